@@ -1,0 +1,53 @@
+# Everything is run from here; `make` alone lists it. Needs Python 3.11 or newer and nothing else.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# The first interpreter that is new enough; else python3, which then says in a sentence what is missing.
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3.14 python3; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$name" && exit; \
+	done; echo python3)
+
+PYTEST_ARGS ?= -n auto
+LOCK_ARGS ?=
+
+BIN := .venv/bin
+BOOTSTRAP := $(PYTHON) scripts/bootstrap.py
+COMPILE = $(BIN)/uv --no-config pip compile -q --universal --python-version 3.11 --only-binary :all: \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
+
+.PHONY: help run test check lint fmt lock clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Serve the gateway here, with an embedded database and a sandbox that draws; Ctrl-C stops it
+	@$(BOOTSTRAP) run
+	@exec $(BIN)/darkroom serve
+
+test: ## Run every test, those on a real Postgres and Redis included; PYTEST_ARGS narrows
+	@$(BOOTSTRAP) dev
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint test ## What CI runs: format, lint, strict types, imports, tests
+
+lint: ## The static half of check
+	@$(BOOTSTRAP) dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: ## Put the code into shape and repair what lint can repair
+	@$(BOOTSTRAP) dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: ## Compile requirements/ from pyproject.toml; LOCK_ARGS=--upgrade raises every version
+	@$(BOOTSTRAP) dev
+	$(COMPILE) --extra dev --group bootstrap pyproject.toml -o requirements/dev.txt
+	$(COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) -c requirements/dev.txt --group bootstrap -o requirements/bootstrap.txt
+
+clean: ## Remove the environment and the caches; keeps data/
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
