@@ -15,8 +15,8 @@ def main():
     """Refuse an unfit interpreter with one plain sentence, else build the environment."""
     if sys.version_info < OLDEST:
         print(
-            "Darkroom needs Python %d.%d or newer, and %s is Python %d.%d.%d. Install a newer one and make sure that "
-            "`python3` finds it, or name it: `make PYTHON=/path/to/python3.11 ...`."
+            "Darkroom needs Python %d.%d or newer, and %s is Python %d.%d.%d. Install a newer one and "
+            "make sure that `python3` finds it, or name it: `make PYTHON=/path/to/python3.11 ...`."
             % (OLDEST + (sys.executable,) + tuple(sys.version_info[:3])),
             file=sys.stderr,
         )
@@ -26,8 +26,8 @@ def main():
         import venv  # noqa: F401, PLC0415 - only whether it is there
     except ImportError:
         print(
-            "Darkroom builds a virtual environment, and %s comes without the module for it. On Debian or Ubuntu: "
-            "`apt-get install python%d.%d-venv`; elsewhere install the full Python, then try again."
+            "Darkroom builds a virtual environment, and %s comes without the module for it. On Debian "
+            "or Ubuntu: `apt-get install python%d.%d-venv`; elsewhere install the full Python."
             % ((sys.executable,) + tuple(sys.version_info[:2])),
             file=sys.stderr,
         )

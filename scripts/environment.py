@@ -50,7 +50,10 @@ def prepare(goal: str) -> int:
             print(f"Creating .venv with Python {sys.version.split()[0]} ...", flush=True)
             shutil.rmtree(VENV, ignore_errors=True)
             venv.EnvBuilder(with_pip=True, symlinks=True).create(VENV)
-        print(f"Installing requirements/{requirements.name}: a minute at most on a usual connection ...", flush=True)
+        print(
+            f"Installing requirements/{requirements.name}: a minute at most on a usual connection ...",
+            flush=True,
+        )
         install(requirements)
     except (InstallFailed, OSError, subprocess.CalledProcessError) as exc:
         print(f"The environment could not be built.\n{exc}", file=sys.stderr)
@@ -118,7 +121,9 @@ def run(command: Sequence[str]) -> None:
     Raises:
         InstallFailed: it did not end with 0, or could not be started.
     """
-    surroundings = {name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONHOME"}}
+    surroundings = {
+        name: value for name, value in os.environ.items() if name not in {"VIRTUAL_ENV", "PYTHONHOME"}
+    }
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings)
     except OSError as exc:
