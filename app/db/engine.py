@@ -1,0 +1,152 @@
+"""The database: connections, transactions, and what to call it when it does not answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+# Postgres ends a statement that hangs; the client stops waiting soon after, should the server itself hang.
+_SERVER_SETTINGS: Final = {
+    "application_name": "darkroom",
+    "statement_timeout": "5000",
+    "lock_timeout": "2000",
+    "idle_in_transaction_session_timeout": "10000",
+    "tcp_user_timeout": "10000",
+    # A GIN or partial index beats a plan compiled for somebody else's parameters.
+    "jit": "off",
+}
+_COMMAND_TIMEOUT_S: Final = 8.0
+_POOL_TIMEOUT_S: Final = 3.0
+_CONNECT_TIMEOUT_S: Final = 3.0
+# SQLSTATE classes and codes that mean "not now": connection lost, shutting down, cancelled, deadlock, disk full.
+_PASSING_STATES: Final = ("08", "53", "57", "58", "40001", "40P01", "55P03", "25P03")
+
+
+class StoreUnavailable(Exception):
+    """The database did not answer in time; nothing is known of a transaction that was being committed."""
+
+
+class Database:
+    """A pool of connections to Postgres, or one SQLite file."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self.is_sqlite = url.startswith("sqlite")
+        # SQLite has one writer at a time; queueing here is faster than letting it busy-wait.
+        self._write_lock = asyncio.Lock()
+        self._engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url, pool_size)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """SQLAlchemy's engine, for instrumentation."""
+        return self._engine
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Run one short transaction, committed at the end; READ COMMITTED on Postgres, exclusive on SQLite.
+
+        Never hold it across a call to anything but the database.
+
+        Raises:
+            StoreUnavailable: the database did not answer in time; the transaction may or may not have landed.
+        """
+        if self.is_sqlite:
+            async with self._write_lock, self._begin() as connection:
+                yield connection
+        else:
+            async with self._begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection for queries that change nothing.
+
+        Raises:
+            StoreUnavailable: the database did not answer in time.
+        """
+        with _translated():
+            async with self._engine.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[AsyncConnection]:
+        with _translated():
+            async with self._engine.begin() as connection:
+                if self.is_sqlite:
+                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+
+class _translated:  # noqa: N801 - reads as a clause of the with statement
+    """Turn the drivers' many ways of saying "gone" into StoreUnavailable; everything else passes."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: object) -> None:
+        if exc is not None and _is_passing(exc):
+            raise StoreUnavailable(f"the database did not answer: {type(exc).__name__}") from exc
+
+
+def _is_passing(exc: BaseException) -> bool:
+    match exc:
+        case IntegrityError() | ProgrammingError():
+            return False
+        case PoolTimeout() | TimeoutError() | OSError():
+            return True
+        case DBAPIError():
+            state = getattr(exc.orig, "sqlstate", None)
+            locked = "locked" in str(exc.orig) or "disk" in str(exc.orig)  # SQLite has no codes at this level
+            return (
+                exc.connection_invalidated
+                or (state is None
+                and locked)
+                or (state or "").startswith(_PASSING_STATES)
+            )
+        case _:
+            return False
+
+
+def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        make_url(url).set(drivername="postgresql+asyncpg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT_S,
+        pool_recycle=1800,
+        connect_args={
+            "server_settings": _SERVER_SETTINGS,
+            "command_timeout": _COMMAND_TIMEOUT_S,
+            "timeout": _CONNECT_TIMEOUT_S,
+        },
+    )
+
+
+def _sqlite_engine(url: str) -> AsyncEngine:
+    engine = create_async_engine(make_url(url).set(drivername="sqlite+aiosqlite"))
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # The driver must not open transactions by itself: `BEGIN IMMEDIATE` takes the write lock at once.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine
+
+
+def row_values(row: Any) -> Mapping[str, Any]:
+    """A result row as a mapping from column name to value."""
+    mapping: Mapping[str, Any] = row._mapping  # noqa: SLF001 - SQLAlchemy's documented accessor
+    return mapping
