@@ -108,7 +108,11 @@ def install(requirements: Path) -> None:
     itself = ("--no-deps", "--no-build-isolation", "-e", str(ROOT))
     run((*pip, "--require-hashes", "-r", str(TOOLS)))
     try:
-        run((*uv, *listed))
+        try:
+            run((*uv, *listed))
+        except InstallFailed:
+            # A proxy that signs for others is known to the system, not to uv's own list of authorities.
+            run((*uv, "--system-certs", *listed))
     except InstallFailed as exc:
         print(f"uv could not install everything; pip tries, which takes longer. uv said:\n{exc}", flush=True)
         run((*pip, *listed))
