@@ -55,6 +55,8 @@ class TokenRule:
     """Output tokens of each streamed partial image."""
     input_image: int = 512
     """Input tokens of each input picture; an estimate, no formula is published."""
+    input_image_bound: int = 7000
+    """Input tokens that no input picture is thought to pass; what a hold is made from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,10 @@ class Capabilities:
     max_input_images: int
     max_partial_images: int
     mask: bool
+    transparent_formats: tuple[str, ...] = ("png", "webp")
+    """Formats that a transparent background can be asked for in."""
+    compression_formats: tuple[str, ...] = ("jpeg", "webp")
+    """Formats whose compression can be set; elsewhere only 100 is accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +100,7 @@ class Supports:
     moderation: bool = False
     input_fidelity: bool = False
     user: bool = True
+    safety_identifier: bool = False
     unknown_parameters: bool = False
     """Whether parameters that the catalog does not know may be passed on."""
 
