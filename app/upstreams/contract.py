@@ -6,12 +6,12 @@ An adapter is three pure functions over the values in this file: no client, cloc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from app.domain.requests import ImageRequest
 from app.domain.results import Usage
 from app.kit.json import Json
+from app.kit.spool import SpooledBytes, SpooledJson
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +85,10 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blob:
-    """A long base64 string of a reply, already decoded into a spool file that the caller owns and removes."""
+Blob: TypeAlias = SpooledBytes
+"""A long base64 string of a reply, already decoded into a spool file; whoever gets the reply removes it."""
 
-    path: Path
-    size_bytes: int
-
-
-ReplyJson: TypeAlias = "dict[str, ReplyJson] | list[ReplyJson] | str | int | float | bool | Blob | None"
+ReplyJson: TypeAlias = SpooledJson
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
