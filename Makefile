@@ -13,9 +13,11 @@ LOCK_ARGS ?=
 
 BIN := .venv/bin
 BOOTSTRAP := $(PYTHON) scripts/bootstrap.py
-COMPILE = $(BIN)/uv --no-config pip compile -q --universal --python-version 3.11 --only-binary :all: \
+# The lists must not depend on whose machine compiled them.
+COMPILE = env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv --no-config pip compile -q --universal --python-version 3.11 --only-binary :all: \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
+.NOTPARALLEL:
 .PHONY: help run test check lint fmt lock clean
 
 help: ## List the commands
@@ -36,7 +38,7 @@ lint: ## The static half of check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 fmt: ## Put the code into shape and repair what lint can repair
 	@$(BOOTSTRAP) dev

@@ -110,17 +110,17 @@ class _Spawner:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="test-servers", daemon=True)
                 self._thread.start()
-        answers: SimpleQueue[subprocess.Popen[bytes] | OSError] = SimpleQueue()
+        answers: SimpleQueue[subprocess.Popen[bytes] | Exception] = SimpleQueue()
 
         def job() -> None:
             try:
                 answers.put(start())
-            except OSError as exc:
+            except Exception as exc:  # noqa: BLE001 - raised again on the thread that asked
                 answers.put(exc)
 
         self._jobs.put(job)
         answer = answers.get(timeout=DEADLINE_S)
-        if isinstance(answer, OSError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 

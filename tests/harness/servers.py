@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -52,16 +52,6 @@ StopMode = Literal["smart", "fast", "immediate"]
 _PORT_TRIES: Final = 5
 # How long a server that is thrown away gets to leave by itself.
 _PARTING_S: Final = 5.0
-
-
-class Databases(Protocol):
-    """A Postgres in which tests make databases of their own."""
-
-    def create_database(self, *, template: str | None = None) -> str:
-        """Make a database, a copy of the one named `template` if given; returns its `postgresql://` URL."""
-
-    def drop_database(self, url: str) -> None:
-        """Remove a database that `create_database` made, and end its connections."""
 
 
 @dataclass(frozen=True, slots=True)

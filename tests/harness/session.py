@@ -108,7 +108,7 @@ class PostgresDesk:
             wire.recv()
             try:
                 lease = self._source.lease()
-            except Exception as exc:  # whatever it is, the worker that asked reports it  # noqa: BLE001
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the worker that asked reports it
                 wire.send(f"{type(exc).__name__}: {exc}")
             else:
                 wire.send((lease.url, lease.template))
