@@ -171,10 +171,11 @@ def upgrade() -> None:
         sa.Column("finished_at", INSTANT, nullable=True),
         sa.Column("expires_at", INSTANT, nullable=False),
         sa.Column("purged_at", INSTANT, nullable=True),
-        sa.Column("orphaned_at", INSTANT, nullable=True),
+        sa.Column("waited_until", INSTANT, nullable=True),
         sa.Column("delivered_at", INSTANT, nullable=True),
         sa.Column("caller_retry", sa.Integer(), nullable=False),
         sa.Column("requeued_from", sa.Text(), nullable=True),
+        sa.Column("revision", sa.Integer(), nullable=False),
         sa.CheckConstraint(
             "(status IN ('succeeded', 'failed', 'cancelled', 'expired')) = (finished_at IS NOT NULL)",
             name=op.f("jobs_final_is_dated"),

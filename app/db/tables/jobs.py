@@ -64,12 +64,15 @@ jobs = Table(
     Column("expires_at", Instant, nullable=False),
     # Set by retention once the pictures are gone; the record and its cost stay.
     Column("purged_at", Instant),
-    # The synchronous caller went away before it got the answer (reliability 3.5).
-    Column("orphaned_at", Instant),
+    # While a caller is held for the answer, its process renews this; lapsed and not delivered, the caller was cut
+    # off, and the SDK's retry may take its place (reliability 3.5).
+    Column("waited_until", Instant),
     Column("delivered_at", Instant),
     # The SDK's retry count of the call that waits for this job; only a higher one may adopt it.
     Column("caller_retry", Integer, nullable=False, default=0),
     Column("requeued_from", Text),
+    # Grows with every change that a client can see; the id of the job's events.
+    Column("revision", Integer, nullable=False, default=0),
     CheckConstraint(
         "status IN ('queued', 'in_progress', 'succeeded', 'failed', 'cancelled', 'expired')", name="status_known"
     ),

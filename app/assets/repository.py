@@ -1,0 +1,94 @@
+"""Every query on assets. Each function takes the caller's connection and commits nothing."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.assets.records import Asset, AssetKind, Picture, asset_from
+from app.db.engine import row_values
+from app.db.tables.assets import assets
+from app.db.types import now
+
+
+async def insert_assets(
+    connection: AsyncConnection,
+    pictures: Sequence[Picture],
+    *,
+    kind: AssetKind,
+    team_id: str,
+    job_id: str | None,
+    attempt_id: str | None,
+    expires_at: datetime,
+    first_index: int = 0,
+    purpose: str = "vision",
+) -> None:
+    """Write the rows of pictures that are in storage already, numbered from `first_index`."""
+    if not pictures:
+        return
+    rows = [
+        {
+            "id": picture.file_id,
+            "team_id": team_id,
+            "kind": kind.value,
+            "job_id": job_id,
+            "attempt_id": attempt_id,
+            "index": index,
+            "key": picture.key,
+            "filename": f"{picture.file_id}{picture.format.suffix}",
+            "purpose": purpose,
+            "format": picture.format.value,
+            "width_px": picture.width_px,
+            "height_px": picture.height_px,
+            "size_bytes": picture.size_bytes,
+            "sha256": picture.sha256,
+            "expires_at": expires_at,
+        }
+        for index, picture in enumerate(pictures, start=first_index)
+    ]
+    await connection.execute(insert(assets), rows)
+
+
+async def assets_of_jobs(
+    connection: AsyncConnection, job_ids: Sequence[str], kinds: Sequence[AssetKind]
+) -> list[Asset]:
+    """Read the pictures of these jobs, in each job's own order."""
+    query = (
+        select(assets)
+        .where(assets.c.job_id.in_(job_ids), assets.c.kind.in_([kind.value for kind in kinds]))
+        .order_by(assets.c.job_id, assets.c.index, assets.c.id)
+    )
+    return [asset_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def find_asset(connection: AsyncConnection, file_id: str, *, team_id: str | None) -> Asset | None:
+    """Read a picture of a team that has not expired; `team_id` None is for the engine and for signed links."""
+    query = select(assets).where(assets.c.id == file_id, assets.c.expires_at > now())
+    if team_id is not None:
+        query = query.where(assets.c.team_id == team_id)
+    row = (await connection.execute(query)).first()
+    return None if row is None else asset_from(row_values(row))
+
+
+async def move_to_late(connection: AsyncConnection, job_id: str) -> None:
+    """Keep what was made for a job that ends without it."""
+    made = (assets.c.job_id == job_id, assets.c.kind == AssetKind.RESULT.value)
+    await connection.execute(update(assets).where(*made).values(kind=AssetKind.LATE.value))
+
+
+async def expired_assets(connection: AsyncConnection, *, limit: int) -> list[Asset]:
+    """Read up to `limit` pictures past their life, oldest first, and keep other processes from taking them."""
+    query = (
+        select(assets)
+        .where(assets.c.expires_at <= now())
+        .order_by(assets.c.expires_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [asset_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def delete_assets(connection: AsyncConnection, file_ids: Sequence[str]) -> None:
+    """Forget pictures whose bytes are gone from storage."""
+    await connection.execute(delete(assets).where(assets.c.id.in_(file_ids)))

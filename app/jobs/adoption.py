@@ -1,0 +1,64 @@
+"""A stock SDK repeats a call that broke, without an idempotency key. Its retry takes the place of the broken caller.
+
+Reliability 3.5: same API key, same fingerprint, an answer that was not delivered, and a lower retry count.
+"""
+
+from typing import Final
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.tables.jobs import jobs
+from app.db.types import from_now, now
+
+_YOUNGER_THAN_S: Final = 900.0
+"""An SDK repeats within seconds; a job older than this was not its own."""
+
+
+async def adopt(
+    connection: AsyncConnection, api_key_id: str, fingerprint: bytes, *, retry: int, held_s: float
+) -> str | bool:
+    """Take over the newest job whose caller was cut off: its id.
+
+    True when there is none yet but a caller is still held, whose end we may not have noticed; False when there is no
+    candidate at all.
+    """
+    candidate = (
+        jobs.c.api_key_id == api_key_id,
+        jobs.c.fingerprint == fingerprint,
+        jobs.c.delivered_at.is_(None),
+        jobs.c.caller_retry < retry,
+        jobs.c.created_at > from_now(-_YOUNGER_THAN_S),
+    )
+    newest = (
+        select(jobs.c.id)
+        .where(*candidate, jobs.c.waited_until <= now())
+        .order_by(jobs.c.created_at.desc())
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    taken = await connection.execute(
+        update(jobs)
+        .where(jobs.c.id.in_(newest))
+        .values(caller_retry=retry, waited_until=from_now(held_s))
+        .returning(jobs.c.id)
+    )
+    job_id: str | None = taken.scalar_one_or_none()
+    if job_id is not None:
+        return job_id
+    held = await connection.execute(select(func.count()).select_from(jobs).where(*candidate))
+    return held.scalar_one() > 0
+
+
+async def mark_delivered(connection: AsyncConnection, job_id: str) -> None:
+    """The client has the answer."""
+    await connection.execute(
+        update(jobs).where(jobs.c.id == job_id, jobs.c.delivered_at.is_(None)).values(delivered_at=now())
+    )
+
+
+async def mark_cut_off(connection: AsyncConnection, job_id: str) -> None:
+    """The client went away without the answer."""
+    await connection.execute(
+        update(jobs).where(jobs.c.id == job_id, jobs.c.delivered_at.is_(None)).values(waited_until=now())
+    )

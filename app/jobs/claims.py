@@ -1,0 +1,144 @@
+"""The claim: which jobs a worker takes next. Fairly between teams, then by priority, then by age.
+
+A team's turn is the number of its jobs in progress plus the place in its own queue, so a team with 10,000 waiting
+jobs and one with a single job both have a first turn. Final jobs whose calls are still open are taken as well, to be
+followed to their end.
+"""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, Subquery, and_, func, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import row_values
+from app.db.tables.attempts import attempts
+from app.db.tables.jobs import jobs
+from app.db.types import from_now, now
+from app.jobs.lifecycle import FINAL, OPEN_ATTEMPT, Status, start
+from app.jobs.records import Job, job_from
+
+
+async def claim(
+    connection: AsyncConnection, owner: str, *, limit: int, lease_s: float, claims_max: int
+) -> list[Job]:
+    """Take up to `limit` runnable jobs and hold each for `lease_s` seconds.
+
+    Two workers never receive the same job: each row is locked and marked in one statement.
+    """
+    held = {
+        "lease_token": jobs.c.lease_token + 1,
+        "lease_owner": owner,
+        "lease_until": from_now(lease_s),
+    }
+    followed = update(jobs).where(jobs.c.id.in_(_unfollowed(limit))).values(**held).returning(*jobs.c)
+    taken = [job_from(row_values(row)) for row in await connection.execute(followed)]
+    if len(taken) < limit:
+        started = (
+            update(jobs)
+            .where(jobs.c.id.in_(_next_in_queue(connection, limit - len(taken), claims_max)))
+            .values(
+                **held,
+                status=start().reaches.value,
+                claims=jobs.c.claims + 1,
+                started_at=func.coalesce(jobs.c.started_at, now()),
+                revision=jobs.c.revision + 1,
+            )
+            .returning(*jobs.c)
+        )
+        taken += [job_from(row_values(row)) for row in await connection.execute(started)]
+    return taken
+
+
+def _unfollowed(limit: int) -> Select[Any]:
+    # Few attempts are open at any time, so this starts from them.
+    open_attempts = select(attempts.c.job_id).where(
+        attempts.c.state.in_([state.value for state in OPEN_ATTEMPT])
+    )
+    return (
+        select(jobs.c.id)
+        .where(
+            jobs.c.id.in_(open_attempts),
+            jobs.c.status.in_([status.value for status in FINAL]),
+            jobs.c.lease_until.is_(None),
+            jobs.c.available_at <= now(),
+        )
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def _next_in_queue(connection: AsyncConnection, limit: int, claims_max: int) -> Select[Any]:
+    runnable = and_(
+        jobs.c.status == Status.QUEUED.value, jobs.c.available_at <= now(), jobs.c.claims < claims_max
+    )
+    if connection.dialect.name == "sqlite":
+        return select(_by_turn(_ranked(runnable), limit).subquery().c.id)
+    # Looked at without locks, a few times as many as wanted, then locked in order: another worker that looks at the
+    # same moment skips those that we lock, and still finds some.
+    looked_at = _by_turn(_heads(runnable, limit * 4), limit * 4).subquery()
+    return (
+        select(jobs.c.id)
+        .join(looked_at, looked_at.c.id == jobs.c.id)
+        .where(runnable)
+        .order_by(looked_at.c.turn, looked_at.c.priority, looked_at.c.created_at)
+        .limit(limit)
+        .with_for_update(of=jobs, skip_locked=True)
+    )
+
+
+def _ranked(runnable: ColumnElement[bool]) -> Subquery:
+    """Every waiting job with its place in its team's queue."""
+    place = func.row_number().over(
+        partition_by=jobs.c.team_id, order_by=(jobs.c.priority, jobs.c.created_at, jobs.c.id)
+    )
+    return (
+        select(jobs.c.id, jobs.c.team_id, jobs.c.priority, jobs.c.created_at, place.label("place"))
+        .where(runnable)
+        .subquery()
+    )
+
+
+def _heads(runnable: ColumnElement[bool], depth: int) -> Subquery:
+    """The first `depth` waiting jobs of each team, by index only, however long its queue is."""
+    queued = jobs.c.status == Status.QUEUED.value
+    first = select(jobs.c.team_id).where(queued).order_by(jobs.c.team_id).limit(1).subquery()
+    teams = select(first.c.team_id).cte("teams", recursive=True)
+    following = (
+        select(jobs.c.team_id)
+        .where(queued, jobs.c.team_id > teams.c.team_id)
+        .order_by(jobs.c.team_id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    teams = teams.union_all(select(following).where(teams.c.team_id.is_not(None)))
+    head = (
+        select(jobs.c.id, jobs.c.team_id, jobs.c.priority, jobs.c.created_at)
+        .where(jobs.c.team_id == teams.c.team_id, runnable)
+        .order_by(jobs.c.priority, jobs.c.created_at, jobs.c.id)
+        .limit(depth)
+        .lateral()
+    )
+    place = func.row_number().over(
+        partition_by=head.c.team_id, order_by=(head.c.priority, head.c.created_at, head.c.id)
+    )
+    return (
+        select(head.c.id, head.c.team_id, head.c.priority, head.c.created_at, place.label("place"))
+        .select_from(teams.join(head, true()))
+        .subquery()
+    )
+
+
+def _by_turn(waiting: Subquery, limit: int) -> Select[Any]:
+    busy = (
+        select(jobs.c.team_id, func.count().label("jobs"))
+        .where(jobs.c.status == Status.IN_PROGRESS.value)
+        .group_by(jobs.c.team_id)
+        .subquery()
+    )
+    turn = waiting.c.place + func.coalesce(busy.c.jobs, 0)
+    return (
+        select(waiting.c.id, turn.label("turn"), waiting.c.priority, waiting.c.created_at)
+        .select_from(waiting.outerjoin(busy, busy.c.team_id == waiting.c.team_id))
+        .order_by(turn, waiting.c.priority, waiting.c.created_at, waiting.c.id)
+        .limit(limit)
+    )

@@ -1,0 +1,114 @@
+"""What a client is told of a job that made no picture, and of calls on jobs that cannot be served."""
+
+from app.domain.errors import GatewayError
+
+
+class JobNotFound(GatewayError):
+    """The team has no such job; another team's is no different from one that never was."""
+
+    status = 404
+    code = "job_not_found"
+
+
+class JobNotCancellable(GatewayError):
+    """The job is final already."""
+
+    status = 409
+    code = "job_not_cancellable"
+
+
+class ResultExpired(GatewayError):
+    """The pictures have been deleted; the job's record stays."""
+
+    status = 410
+    code = "result_expired"
+
+
+class PictureNotFound(GatewayError):
+    """The job has no picture at this index."""
+
+    status = 404
+    code = "not_found"
+
+
+class JobStillRunning(GatewayError):
+    """The wait is over, the job is not. A repeated call is attached to the same job."""
+
+    status = 504
+    code = "job_still_running"
+    type = "server_error"
+    should_retry = True
+
+
+class ShuttingDown(GatewayError):
+    """This process is stopping. A repeated call is attached to the same job."""
+
+    status = 503
+    code = "shutting_down"
+    type = "server_error"
+    should_retry = True
+
+
+class IdempotencyKeyReused(GatewayError):
+    """The key stands for another request."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class InvalidRequest(GatewayError):
+    """A vendor found fault with the request."""
+
+
+class ModerationBlocked(GatewayError):
+    """A vendor's content policy forbids the request; asking elsewhere or again would not help."""
+
+    code = "moderation_blocked"
+    type = "image_generation_user_error"
+
+
+class UnsupportedByUpstreams(GatewayError):
+    """Every route lacks a parameter of the request."""
+
+    code = "unsupported_parameter"
+
+
+class UpstreamUnavailable(GatewayError):
+    """No route could be asked."""
+
+    status = 502
+    code = "upstream_unavailable"
+    type = "server_error"
+    should_retry = True
+
+
+class AllUpstreamsFailed(GatewayError):
+    """Attempts are used up, and none was paid for."""
+
+    status = 502
+    code = "all_upstreams_failed"
+    type = "server_error"
+    should_retry = True
+
+
+class UpstreamOutcomeUnknown(GatewayError):
+    """An attempt may have been paid for; a repeated call could be paid for again."""
+
+    status = 502
+    code = "upstream_outcome_unknown"
+    type = "server_error"
+
+
+class JobPoisoned(GatewayError):
+    """The job ended every worker that took it; operators find it by this code's reason."""
+
+    status = 500
+    code = "internal_error"
+    type = "server_error"
+
+
+class JobCancelled(GatewayError):
+    """The job was cancelled, so there is no result."""
+
+    status = 409
+    code = "job_cancelled"

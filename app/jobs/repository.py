@@ -1,0 +1,356 @@
+"""Every query on jobs and attempts. Each function takes the caller's connection and commits nothing.
+
+Lock order everywhere: job, then attempts. The claim has a file of its own, `claims.py`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
+from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import row_values
+from app.db.tables.attempts import attempts
+from app.db.tables.idempotency_keys import idempotency_keys
+from app.db.tables.jobs import jobs
+from app.db.types import from_now, now
+from app.domain.failures import FailureKind
+from app.domain.money import Certainty
+from app.domain.results import Usage
+from app.jobs.lifecycle import OPEN_ATTEMPT, AttemptState, Move, Status
+from app.jobs.records import Attempt, Job, attempt_from, job_from
+from app.kit.json import Json
+
+_OPEN_STATES = [state.value for state in OPEN_ATTEMPT]
+
+
+async def insert_job(
+    connection: AsyncConnection, values: Mapping[str, Any], *, deadline_s: float, ttl_s: float, held_s: float
+) -> bool:
+    """Write a new queued job; False when its id is there already (our COMMIT had landed)."""
+    row = {
+        **values,
+        "status": Status.QUEUED.value,
+        "deadline_at": from_now(deadline_s),
+        "expires_at": from_now(ttl_s),
+        "waited_until": from_now(held_s),
+    }
+    statement = _upsert(connection, jobs).values(row).on_conflict_do_nothing().returning(jobs.c.id)
+    return (await connection.execute(statement)).first() is not None
+
+
+async def bind_key(
+    connection: AsyncConnection, team_id: str, key: str, fingerprint: bytes, job_id: str, *, ttl_s: float
+) -> tuple[str, bytes]:
+    """Bind an idempotency key to a job, or find whom it is bound to already: (job id, fingerprint).
+
+    A concurrent twin waits here for our commit or rollback.
+    """
+    row = {
+        "team_id": team_id,
+        "key": key,
+        "fingerprint": fingerprint,
+        "job_id": job_id,
+        "expires_at": from_now(ttl_s),
+    }
+    table = idempotency_keys
+    bound = await connection.execute(
+        _upsert(connection, table)
+        .values(row)
+        # A key past its life is free again.
+        .on_conflict_do_update(
+            index_elements=["team_id", "key"],
+            set_={
+                "fingerprint": fingerprint,
+                "job_id": job_id,
+                "created_at": now(),
+                "expires_at": from_now(ttl_s),
+            },
+            where=table.c.expires_at < now(),
+        )
+        .returning(table.c.job_id)
+    )
+    if bound.first() is not None:
+        return job_id, fingerprint
+    query = select(table.c.job_id, table.c.fingerprint).where(table.c.team_id == team_id, table.c.key == key)
+    found = (await connection.execute(query)).one()
+    return found.job_id, found.fingerprint
+
+
+async def find(connection: AsyncConnection, job_id: str, *, team_id: str | None) -> Job | None:
+    """Read a job of a team; `team_id` None is for the engine and for operators, who see every team's."""
+    query = select(jobs).where(jobs.c.id == job_id)
+    if team_id is not None:
+        query = query.where(jobs.c.team_id == team_id)
+    row = (await connection.execute(query)).first()
+    return None if row is None else job_from(row_values(row))
+
+
+async def lock(connection: AsyncConnection, job_id: str) -> tuple[Job, datetime] | None:
+    """Read a job and keep everybody else from moving it until the transaction ends; with the database's time."""
+    query = select(jobs, now().label("at")).where(jobs.c.id == job_id).with_for_update()
+    row = (await connection.execute(query)).first()
+    return None if row is None else (job_from(row_values(row)), row.at)
+
+
+async def move(
+    connection: AsyncConnection, job: Job, step: Move, values: Mapping[str, Any], *, token: int | None
+) -> bool:
+    """Make one move of the lifecycle, guarded by the states it may leave and, where given, by the fence.
+
+    False when somebody else moved first.
+    """
+    conditions: list[ColumnElement[bool]] = [
+        jobs.c.id == job.id,
+        jobs.c.status.in_([status.value for status in step.leaves]),
+    ]
+    if token is not None:
+        conditions.append(jobs.c.lease_token == token)
+    statement = (
+        update(jobs)
+        .where(*conditions)
+        .values(**values, status=step.reaches.value, revision=jobs.c.revision + 1)
+        .returning(jobs.c.id)
+    )
+    return (await connection.execute(statement)).first() is not None
+
+
+async def change(
+    connection: AsyncConnection, job_id: str, values: Mapping[str, Any], *, visible: bool = True
+) -> None:
+    """Change columns of a job that is locked by this transaction; its status stays."""
+    shown = {"revision": jobs.c.revision + 1} if visible else {}
+    await connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values, **shown))
+
+
+async def renew_leases(
+    connection: AsyncConnection, held: Mapping[str, int], *, lease_s: float
+) -> dict[str, Status]:
+    """Renew the leases of jobs held with these tokens; those missing from the answer are lost."""
+    statement = (
+        update(jobs)
+        .where(tuple_(jobs.c.id, jobs.c.lease_token).in_(list(held.items())), jobs.c.lease_until.is_not(None))
+        .values(lease_until=from_now(lease_s))
+        .returning(jobs.c.id, jobs.c.status)
+    )
+    return {row.id: Status(row.status) for row in await connection.execute(statement)}
+
+
+async def statuses(connection: AsyncConnection, job_ids: Iterable[str]) -> dict[str, tuple[Status, int]]:
+    """The status and revision of each of these jobs."""
+    query = select(jobs.c.id, jobs.c.status, jobs.c.revision).where(jobs.c.id.in_(list(job_ids)))
+    return {row.id: (Status(row.status), row.revision) for row in await connection.execute(query)}
+
+
+async def list_jobs(
+    connection: AsyncConnection,
+    team_id: str | None,
+    *,
+    status: Status | None,
+    model: str | None,
+    metadata: Mapping[str, str],
+    after: str | None,
+    limit: int,
+) -> Sequence[Job]:
+    """Read up to `limit` jobs, newest first, beginning after the job `after`."""
+    query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+    if team_id is not None:
+        query = query.where(jobs.c.team_id == team_id)
+    if status is not None:
+        query = query.where(jobs.c.status == status.value)
+    if model is not None:
+        query = query.where(jobs.c.model == model)
+    if metadata and connection.dialect.name == "postgresql":
+        query = query.where(jobs.c.metadata.cast(JSONB).contains(dict(metadata)))
+    elif metadata:
+        query = query.where(
+            *(func.json_extract(jobs.c.metadata, f'$."{key}"') == value for key, value in metadata.items())
+        )
+    if after is not None:
+        anchor = select(jobs.c.created_at, jobs.c.id).where(jobs.c.id == after).subquery()
+        query = query.where(
+            tuple_(jobs.c.created_at, jobs.c.id)
+            < tuple_(select(anchor.c.created_at).scalar_subquery(), literal(after))
+        )
+    return [job_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def attempts_of(connection: AsyncConnection, job_ids: Sequence[str]) -> list[Attempt]:
+    """Read the attempts of these jobs, in order."""
+    query = (
+        select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.job_id, attempts.c.number)
+    )
+    return [attempt_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def insert_attempt(
+    connection: AsyncConnection, values: Mapping[str, Any], *, outcome_due_s: float
+) -> None:
+    """Write the intent to send one paid call."""
+    row = {**values, "state": AttemptState.INTENT.value, "outcome_due": from_now(outcome_due_s)}
+    await connection.execute(insert(attempts).values(row))
+
+
+async def accept_attempt(
+    connection: AsyncConnection, attempt_id: str, upstream: str, ticket: str, *, outcome_due_s: float
+) -> bool:
+    """Record the vendor's ticket on an attempt that is open; False when the ticket is another attempt's."""
+    taken = exists().where(
+        attempts.c.upstream == upstream, attempts.c.ticket == ticket, attempts.c.id != attempt_id
+    )
+    statement = (
+        update(attempts)
+        .where(attempts.c.id == attempt_id, attempts.c.state == AttemptState.INTENT.value, ~taken)
+        .values(state=AttemptState.ACCEPTED.value, ticket=ticket, outcome_due=from_now(outcome_due_s))
+        .returning(attempts.c.id)
+    )
+    return (await connection.execute(statement)).first() is not None
+
+
+async def succeed_attempt(
+    connection: AsyncConnection,
+    attempt_id: str,
+    *,
+    pictures: int,
+    usage: Usage | None,
+    resolved: Mapping[str, Json],
+    cost_micros: int,
+    certainty: Certainty,
+) -> bool:
+    """Record that the pictures are in storage, and settle the attempt; False when it was not awaited any more."""
+    awaited = (*_OPEN_STATES, AttemptState.UNKNOWN.value)
+    statement = (
+        update(attempts)
+        .where(attempts.c.id == attempt_id, attempts.c.state.in_(awaited))
+        .values(
+            state=AttemptState.SUCCEEDED.value,
+            pictures=pictures,
+            usage=None if usage is None else _usage_to_json(usage),
+            resolved=dict(resolved),
+            cost_micros=cost_micros,
+            certainty=certainty.value,
+            settled="spent",
+            failure=None,
+            finished_at=now(),
+        )
+        .returning(attempts.c.id)
+    )
+    return (await connection.execute(statement)).first() is not None
+
+
+async def end_attempt(
+    connection: AsyncConnection,
+    attempt: Attempt,
+    state: AttemptState,
+    *,
+    token: int | None,
+    failure: FailureKind,
+    detail: str,
+    param: str | None,
+) -> bool:
+    """End an open attempt without pictures, and settle it; False when it had ended already.
+
+    `token` restricts it to the attempt's own sender. An unknown outcome is booked as its whole hold.
+    """
+    unpaid = state is AttemptState.UNPAID
+    priced = attempt.hold_micros is not None
+    conditions = [attempts.c.id == attempt.id, attempts.c.state.in_(_OPEN_STATES)]
+    if token is not None:
+        conditions.append(attempts.c.owner_token == token)
+    statement = (
+        update(attempts)
+        .where(*conditions)
+        .values(
+            state=state.value,
+            failure=failure.value,
+            detail=detail,
+            param=param,
+            settled="released" if unpaid else "spent",
+            cost_micros=0 if unpaid or not priced else attempt.hold_micros,
+            certainty=_certainty_without_picture(unpaid=unpaid, priced=priced).value,
+            finished_at=now(),
+        )
+        .returning(attempts.c.id)
+    )
+    return (await connection.execute(statement)).first() is not None
+
+
+def _certainty_without_picture(*, unpaid: bool, priced: bool) -> Certainty:
+    if unpaid:
+        return Certainty.ACTUAL
+    return Certainty.POSSIBLE if priced else Certainty.UNPRICED
+
+
+async def traffic(connection: AsyncConnection, upstream: str) -> tuple[int, int, int]:
+    """How busy an upstream is over all workers: calls in flight, calls and pictures of the last minute."""
+    in_flight = select(func.count()).where(
+        attempts.c.upstream == upstream, attempts.c.state.in_(_OPEN_STATES)
+    )
+    recent = select(func.count(), func.coalesce(func.sum(attempts.c.pictures), 0)).where(
+        attempts.c.upstream == upstream, attempts.c.opened_at > from_now(-60.0)
+    )
+    open_calls = (await connection.execute(in_flight)).scalar_one()
+    calls, pictures = (await connection.execute(recent)).one()
+    return open_calls, calls, int(pictures)
+
+
+async def serialise(connection: AsyncConnection, subject: str) -> None:
+    """Let only one transaction at a time pass for `subject`; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(subject, 0))))
+
+
+async def lapsed(connection: AsyncConnection, *, limit: int) -> list[Job]:
+    """Lock up to `limit` jobs whose lease has run out."""
+    query = (
+        select(jobs).where(jobs.c.lease_until < now()).order_by(jobs.c.lease_until).limit(limit)
+        .with_for_update(skip_locked=True)
+    )  # fmt: skip
+    return [job_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def overdue(connection: AsyncConnection, *, claims_max: int, limit: int) -> list[Job]:
+    """Lock up to `limit` queued jobs past their deadline without an open attempt, or with their claims used up."""
+    is_open = exists().where(attempts.c.job_id == jobs.c.id, attempts.c.state.in_(_OPEN_STATES))
+    query = (
+        select(jobs)
+        .where(
+            jobs.c.status == Status.QUEUED.value,
+            or_(
+                and_(jobs.c.deadline_at < now(), ~is_open),
+                and_(jobs.c.claims >= claims_max, jobs.c.available_at < now()),
+            ),
+        )
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [job_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def void_leases(connection: AsyncConnection) -> None:
+    """Take back every lease, for the one process of the embedded default as it starts."""
+    held = jobs.c.lease_until.is_not(None)
+    free = {"lease_until": None, "lease_owner": None, "lease_token": jobs.c.lease_token + 1}
+    in_progress = jobs.c.status == Status.IN_PROGRESS.value
+    await connection.execute(update(jobs).where(held, in_progress).values(**free, status=Status.QUEUED.value))
+    await connection.execute(update(jobs).where(held).values(**free))
+    await connection.execute(
+        update(attempts).where(attempts.c.state == AttemptState.INTENT.value).values(outcome_due=now())
+    )
+    await connection.execute(
+        update(jobs)
+        .where(jobs.c.status == Status.QUEUED.value, jobs.c.available_at > now())
+        .values(available_at=now())
+    )
+
+
+def _usage_to_json(usage: Usage) -> dict[str, Json]:
+    return {name: getattr(usage, name) for name in Usage.__slots__}
+
+
+def _upsert(connection: AsyncConnection, table: Any) -> Any:
+    return upsert_on_sqlite(table) if connection.dialect.name == "sqlite" else upsert_on_postgres(table)

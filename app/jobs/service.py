@@ -1,0 +1,391 @@
+"""What the edges can do with jobs: submit, look, wait, list, cancel."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.assets.records import Asset, AssetKind, Picture
+from app.assets.repository import assets_of_jobs, insert_assets
+from app.db.engine import Database, StoreUnavailable
+from app.domain.money import Certainty
+from app.domain.requests import ImageRequest
+from app.jobs import adoption, repository
+from app.jobs.admission import Admission
+from app.jobs.errors import (
+    IdempotencyKeyReused,
+    JobNotCancellable,
+    JobNotFound,
+    JobStillRunning,
+    ShuttingDown,
+)
+from app.jobs.lifecycle import Status
+from app.jobs.records import Attempt, Job, request_to_json
+from app.jobs.transitions import Transitions
+from app.jobs.waiting import HELD_S, Waiters
+from app.kit.doorbell import Doorbell
+from app.kit.events import Events
+from app.kit.ids import new_id
+
+IDEMPOTENCY_TTL_S: Final = 30 * 86400.0
+"""How long an Idempotency-Key stands for its job."""
+_COMMIT_TRIES: Final = 3
+_ADOPTION_LOOK_S: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A request, parsed and authorised, with everything about it that is not the picture."""
+
+    team_id: str
+    api_key_id: str
+    request: ImageRequest
+    fingerprint: bytes
+    """Digest of the canonical request: the same for a repeated call, whatever its framing."""
+    dialect: str = "openai"
+    idempotency_key: str | None = None
+    sdk_retry: int = 0
+    """The SDK's own count of this call's repetitions; 0 for a first call."""
+    metadata: Mapping[str, str]
+    webhook_url: str | None = None
+    priority: int = 1
+    """0 high, 1 normal, 2 low."""
+    cancel_after_s: float | None = None
+    is_waited_for: bool
+    """Whether the caller is held for the result."""
+    inputs: Sequence[Picture] = ()
+    """Input pictures, in storage already, whose rows are written with the job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """The job that stands for a submission."""
+
+    job: Job
+    is_replay: bool
+    """The job was there already: attached by idempotency key, or adopted by an SDK's retry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job with everything that its public form shows."""
+
+    job: Job
+    attempts: tuple[Attempt, ...]
+    pictures: tuple[Asset, ...]
+    late: tuple[Asset, ...]
+
+    @property
+    def cost_micros(self) -> int | None:
+        """What the job cost so far, calls in flight at their hold; None when a call's price is not known."""
+        if any(item.certainty is Certainty.UNPRICED or _unknown_hold(item) for item in self.attempts):
+            return None
+        return sum(
+            item.cost_micros if item.cost_micros is not None else item.hold_micros or 0
+            for item in self.attempts
+        )
+
+    @property
+    def cost_is_estimated(self) -> bool:
+        """Whether any part of the cost is not what the vendor reported."""
+        return any(item.state.is_open or item.certainty is not Certainty.ACTUAL for item in self.attempts)
+
+
+def _unknown_hold(attempt: Attempt) -> bool:
+    return attempt.state.is_open and attempt.hold_micros is None
+
+
+class JobService:
+    """Jobs as their owners see them."""
+
+    def __init__(
+        self,
+        database: Database,
+        transitions: Transitions,
+        admission: Admission,
+        waiters: Waiters,
+        doorbell: Doorbell,
+        events: Events,
+        *,
+        result_ttl_s: float,
+    ) -> None:
+        self._database = database
+        self._transitions = transitions
+        self._admission = admission
+        self._waiters = waiters
+        self._doorbell = doorbell
+        self._events = events
+        self._result_ttl_s = result_ttl_s
+        self._stopping = asyncio.Event()
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """Turn a request into a job, or find the job that it is a repetition of. Nothing is bought yet.
+
+        Raises:
+            GatewayError: nothing can serve the request; its code and parameter say why.
+            IdempotencyKeyReused: the key stands for another request.
+            StoreUnavailable: the database did not answer; the job may or may not exist.
+        """
+        admitted = self._admission.admit(submission.request)
+        if submission.idempotency_key is None and submission.sdk_retry > 0:
+            adopted = await self._adopt(submission)
+            if adopted is not None:
+                return Submitted(job=adopted, is_replay=True)
+        job_id = new_id("job")
+        values = {
+            "id": job_id,
+            "team_id": submission.team_id,
+            "api_key_id": submission.api_key_id,
+            "operation": submission.request.operation.value,
+            "dialect": submission.dialect,
+            "model": submission.request.model,
+            "catalog_version": admitted.catalog_version,
+            "request": request_to_json(submission.request),
+            "n": submission.request.n,
+            "fingerprint": submission.fingerprint,
+            "metadata": dict(submission.metadata),
+            "webhook_url": submission.webhook_url,
+            "priority": submission.priority,
+            "to_buy": submission.request.n,
+            "spare": admitted.spare,
+            "picture_hold_micros": admitted.picture_hold_micros,
+            "caller_retry": submission.sdk_retry,
+        }
+        deadline_s = min(admitted.deadline_s, submission.cancel_after_s or admitted.deadline_s)
+        # The id is ours, so a COMMIT whose answer was lost is simply made again.
+        for _ in range(_COMMIT_TRIES - 1):
+            try:
+                submitted = await self._insert(submission, values, deadline_s=deadline_s)
+            except StoreUnavailable:
+                continue
+            break
+        else:
+            submitted = await self._insert(submission, values, deadline_s=deadline_s)
+        if not submitted.is_replay:
+            self._doorbell.ring(job_id)
+        return submitted
+
+    async def _insert(
+        self, submission: Submission, values: Mapping[str, object], *, deadline_s: float
+    ) -> Submitted:
+        job_id = str(values["id"])
+        async with self._database.transaction() as connection:
+            if submission.idempotency_key is not None:
+                bound_to, fingerprint = await repository.bind_key(
+                    connection,
+                    submission.team_id,
+                    submission.idempotency_key,
+                    submission.fingerprint,
+                    job_id,
+                    ttl_s=IDEMPOTENCY_TTL_S,
+                )
+                if fingerprint != submission.fingerprint:
+                    raise IdempotencyKeyReused(
+                        f"The Idempotency-Key {submission.idempotency_key!r} was used for another request. "
+                        "Send the same request again, or use a new key.",
+                        job_id=bound_to,
+                    )
+                if bound_to != job_id:
+                    job = await repository.find(connection, bound_to, team_id=submission.team_id)
+                    if job is not None:
+                        return Submitted(job=job, is_replay=True)
+            is_new = await repository.insert_job(
+                connection, values, deadline_s=deadline_s, ttl_s=self._result_ttl_s, held_s=HELD_S
+            )
+            job = await self._found(connection, job_id, submission.team_id)
+            if is_new:
+                await insert_assets(
+                    connection,
+                    submission.inputs,
+                    kind=AssetKind.INPUT,
+                    team_id=submission.team_id,
+                    job_id=job_id,
+                    attempt_id=None,
+                    expires_at=job.expires_at,
+                )
+            return Submitted(job=job, is_replay=False)
+
+    async def _adopt(self, submission: Submission) -> Job | None:
+        """Find the job of an identical call that was cut off; waits while one may still be about to be cut off."""
+        while True:
+            async with self._database.transaction() as connection:
+                adopted = await adoption.adopt(
+                    connection,
+                    submission.api_key_id,
+                    submission.fingerprint,
+                    retry=submission.sdk_retry,
+                    held_s=HELD_S,
+                )
+                if isinstance(adopted, str):
+                    return await self._found(connection, adopted, submission.team_id)
+            if not adopted:
+                return None
+            await asyncio.sleep(_ADOPTION_LOOK_S)
+
+    async def view(self, job_id: str, team_id: str | None) -> JobView:
+        """Look at a job; `team_id` None is for operators.
+
+        Raises:
+            JobNotFound: the team has no such job.
+        """
+        async with self._database.reading() as connection:
+            job = await self._found(connection, job_id, team_id)
+            return (await self._views(connection, [job]))[0]
+
+    async def search(
+        self,
+        team_id: str | None,
+        *,
+        status: Status | None = None,
+        model: str | None = None,
+        metadata: Mapping[str, str],
+        after: str | None = None,
+        limit: int = 20,
+    ) -> tuple[Sequence[JobView], bool]:
+        """Look at up to `limit` jobs, newest first, after the job `after`; and whether there are more.
+
+        Raises:
+            JobNotFound: `after` is not one of the team's jobs.
+        """
+        async with self._database.reading() as connection:
+            if after is not None:
+                await self._found(connection, after, team_id)
+            found = await repository.list_jobs(
+                connection,
+                team_id,
+                status=status,
+                model=model,
+                metadata=metadata,
+                after=after,
+                limit=limit + 1,
+            )
+            return await self._views(connection, found[:limit]), len(found) > limit
+
+    async def wait(self, job_id: str, team_id: str, *, timeout_s: float, is_caller: bool) -> JobView:
+        """Hold until the job is final or the time is over, and look at it then.
+
+        `is_caller`: the client of a synchronous call, whose job may be adopted should it be cut off.
+
+        Raises:
+            JobNotFound: the team has no such job.
+            JobStillRunning: the time is over and `is_caller`.
+            ShuttingDown: this process is stopping and `is_caller`.
+        """
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + timeout_s
+        async with self._waiters.watching(job_id, is_caller=is_caller) as changed:
+            while True:
+                changed.clear()
+                view = await self.view(job_id, team_id)
+                left_s = ends_at - loop.time()
+                if view.job.status.is_final or (left_s <= 0 and not is_caller):
+                    return view
+                if left_s <= 0:
+                    raise JobStillRunning(
+                        f"The job {job_id!r} is still running. Collect it under /v1/jobs/{job_id}, or repeat the call.",
+                        job_id=job_id,
+                        retry_after_s=1.0,
+                    )
+                if self._stopping.is_set():
+                    if not is_caller:
+                        return view
+                    raise ShuttingDown(
+                        f"This server is restarting; the job {job_id!r} goes on. Repeat the call, or collect it under "
+                        f"/v1/jobs/{job_id}.",
+                        job_id=job_id,
+                        retry_after_s=1.0,
+                    )
+                await _first_of(changed, self._stopping, timeout_s=left_s)
+
+    async def changes(self, job_id: str, team_id: str, *, after_revision: int) -> AsyncIterator[JobView]:
+        """Look at the job each time it has changed since `after_revision`, until it is final.
+
+        Raises:
+            JobNotFound: the team has no such job.
+        """
+        seen = after_revision
+        async with self._waiters.watching(job_id, is_caller=False) as changed:
+            while not self._stopping.is_set():
+                changed.clear()
+                view = await self.view(job_id, team_id)
+                if view.job.revision > seen or view.job.status.is_final:
+                    seen = view.job.revision
+                    yield view
+                if view.job.status.is_final:
+                    return
+                await _first_of(changed, self._stopping, timeout_s=None)
+
+    async def cancel(self, job_id: str, team_id: str | None) -> JobView:
+        """Give a job up. Calls already sent are followed to their end, and their cost is booked.
+
+        Raises:
+            JobNotFound: the team has no such job.
+            JobNotCancellable: it is final already.
+        """
+        cancelled = await self._transitions.cancel(job_id, team_id)
+        if cancelled is None:
+            raise _no_such_job(job_id)
+        job, is_cancelled = cancelled
+        if not is_cancelled:
+            raise JobNotCancellable(
+                f"The job {job_id!r} is {job.status} already and cannot be cancelled.", job_id=job_id
+            )
+        self._events.publish(job_id)
+        self._doorbell.ring(job_id)
+        return await self.view(job_id, team_id)
+
+    async def delivered(self, job_id: str) -> None:
+        """Note that the client has the answer, so that a repeated call is a new request."""
+        async with self._database.transaction() as connection:
+            await adoption.mark_delivered(connection, job_id)
+
+    async def cut_off(self, job_id: str) -> None:
+        """Note that the client went away before it had the answer, so that its retry may collect it."""
+        async with self._database.transaction() as connection:
+            await adoption.mark_cut_off(connection, job_id)
+
+    def stop(self) -> None:
+        """End every wait; callers are told to repeat their call."""
+        self._stopping.set()
+
+    @staticmethod
+    async def _found(connection: AsyncConnection, job_id: str, team_id: str | None) -> Job:
+        job = await repository.find(connection, job_id, team_id=team_id)
+        if job is None:
+            raise _no_such_job(job_id)
+        return job
+
+    @staticmethod
+    async def _views(connection: AsyncConnection, found: Sequence[Job]) -> list[JobView]:
+        ids = [job.id for job in found]
+        attempts = await repository.attempts_of(connection, ids) if ids else []
+        pictures = await assets_of_jobs(connection, ids, [AssetKind.RESULT, AssetKind.LATE]) if ids else []
+        return [
+            JobView(
+                job=job,
+                attempts=tuple(item for item in attempts if item.job_id == job.id),
+                pictures=tuple(
+                    item for item in pictures if item.job_id == job.id and item.kind is AssetKind.RESULT
+                ),
+                late=tuple(
+                    item for item in pictures if item.job_id == job.id and item.kind is AssetKind.LATE
+                ),
+            )
+            for job in found
+        ]
+
+
+def _no_such_job(job_id: str) -> JobNotFound:
+    return JobNotFound(f"There is no job {job_id!r}.", param="id")
+
+
+async def _first_of(*signals: asyncio.Event, timeout_s: float | None) -> None:
+    """Wait until any of the signals is set, at most `timeout_s`."""
+    waits = [asyncio.ensure_future(signal.wait()) for signal in signals]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

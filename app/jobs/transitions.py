@@ -1,0 +1,470 @@
+"""Every change of a job's life, each in one transaction: what the model checker proves, on the real tables.
+
+Success is welcome late and from anybody; failure only from the current holder (reliability 0.5). The counter
+`to_buy` is the lock against buying twice.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.assets.records import AssetKind, Picture
+from app.assets.repository import insert_assets, move_to_late
+from app.db.engine import Database
+from app.db.types import now
+from app.domain.failures import FailureKind, UpstreamFailure
+from app.domain.money import Certainty
+from app.domain.results import Usage
+from app.jobs import claims, repository
+from app.jobs.lifecycle import (
+    AttemptState,
+    End,
+    Ending,
+    Move,
+    Status,
+    Verdict,
+    Wait,
+    cancel,
+    conclude,
+    expire,
+    fail,
+    finish,
+    park,
+    rescue,
+)
+from app.jobs.outcome import error_of, result_of
+from app.jobs.records import Attempt, Job
+from app.kit.json import Json, JsonObject
+
+CLAIMS_MAX: Final = 3
+"""After so many claims that ended with their worker, a job is not tried again."""
+SWEEP_BATCH: Final = 200
+"""Rows moved by one sweep, so that no transaction of it grows long."""
+_LATE_LIFE: Final = timedelta(days=1)
+FOLLOW_S: Final = 600.0
+"""How long an order that is still open at the job's deadline is asked after, to book its cost and keep its picture."""
+
+
+class Lost(Exception):
+    """The lease is somebody else's by now; nothing may be started for the job any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the holder of a job does next."""
+
+    job: Job
+    attempts: tuple[Attempt, ...]
+    verdict: Verdict
+    resume: tuple[Attempt, ...]
+    """Orders at a vendor that nobody in this process follows yet."""
+    due_in_s: float
+    """Until the deadline; negative once it has passed."""
+    judged_in_s: float | None
+    """Until the outcome of somebody else's call may be judged; None when there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAttempt:
+    """A paid call about to be made."""
+
+    id: str
+    upstream: str
+    target: JsonObject
+    pictures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamLimits:
+    """What holds for an upstream over all workers together."""
+
+    max_concurrency: int
+    requests_per_minute: int | None
+    images_per_minute: int | None
+
+
+class Transitions:
+    """The moves of jobs and attempts on one database."""
+
+    def __init__(self, database: Database, *, lease_s: float) -> None:
+        self._database = database
+        self._lease_s = lease_s
+
+    async def claim(self, owner: str, limit: int) -> list[Job]:
+        """Take the next runnable jobs, at most `limit`, and hold them for the lease."""
+        async with self._database.transaction() as connection:
+            return await claims.claim(
+                connection, owner, limit=limit, lease_s=self._lease_s, claims_max=CLAIMS_MAX
+            )
+
+    async def renew(self, held: Mapping[str, int]) -> dict[str, Status]:
+        """Renew leases, job id -> token; a job missing from the answer is lost."""
+        async with self._database.transaction() as connection:
+            return await repository.renew_leases(connection, held, lease_s=self._lease_s)
+
+    async def decide(self, job_id: str, token: int, *, max_rounds: int, followed: frozenset[str]) -> Decision:
+        """Judge what is due to be judged, and say what the holder does next. Ends the job when nothing is left.
+
+        `followed`: ids of attempts that this process is working on.
+
+        Raises:
+            Lost: the token is not the current one.
+        """
+        async with self._database.transaction() as connection:
+            job, at = await self._held(connection, job_id, token)
+            attempts = await repository.attempts_of(connection, [job_id])
+            for attempt in attempts:
+                is_foreign = attempt.id not in followed and attempt.state.is_open
+                if is_foreign and attempt.outcome_due <= at:
+                    job = await self._outcome_unknown(connection, job, attempt, _UNANSWERED)
+            attempts = await repository.attempts_of(connection, [job_id])
+            verdict = self._verdict(job, attempts, at, max_rounds)
+            if isinstance(verdict, End):
+                job = await self._end(connection, job, attempts, verdict.ending)
+            foreign = [
+                attempt for attempt in attempts if attempt.state.is_open and attempt.id not in followed
+            ]
+            if job.status.is_final and not any(attempt.state.is_open for attempt in attempts):
+                await self._release(connection, job)
+            intents = [attempt.outcome_due for attempt in foreign if attempt.state is AttemptState.INTENT]
+            return Decision(
+                job=job,
+                attempts=tuple(attempts),
+                verdict=verdict,
+                resume=tuple(attempt for attempt in foreign if attempt.state is AttemptState.ACCEPTED),
+                due_in_s=(job.deadline_at - at).total_seconds(),
+                judged_in_s=(min(intents) - at).total_seconds() if intents else None,
+            )
+
+    async def open_attempts(
+        self,
+        job_id: str,
+        token: int,
+        planned: Sequence[NewAttempt],
+        *,
+        round_number: int,
+        limits: UpstreamLimits,
+        timeout_s: float,
+    ) -> tuple[Attempt, ...]:
+        """Write the intent of each planned call that the upstream has room for; the last act before any byte leaves.
+
+        All planned attempts go to one upstream. The answer is shorter, or empty, when the upstream is full.
+
+        Raises:
+            Lost: the token is not the current one, the job is over, or its pictures were bought meanwhile.
+        """
+        async with self._database.transaction() as connection:
+            job, _ = await self._held(connection, job_id, token)
+            before = await repository.attempts_of(connection, [job_id])
+            landed = {attempt.id for attempt in before}
+            if planned[0].id in landed:  # our own COMMIT had landed, only its answer was lost
+                ids = {attempt.id for attempt in planned}
+                return tuple(attempt for attempt in before if attempt.id in ids)
+            if job.status is not Status.IN_PROGRESS or sum(new.pictures for new in planned) > job.to_buy:
+                raise Lost(job_id)
+            admitted = await _admitted(connection, planned, limits)
+            for offset, new in enumerate(admitted):
+                hold = None if job.picture_hold_micros is None else job.picture_hold_micros * new.pictures
+                values = {
+                    "id": new.id,
+                    "job_id": job_id,
+                    "number": len(before) + offset,
+                    "round": round_number,
+                    "upstream": new.upstream,
+                    "target": dict(new.target),
+                    "pictures": new.pictures,
+                    "owner_token": token,
+                    "hold_micros": hold,
+                }
+                await repository.insert_attempt(connection, values, outcome_due_s=timeout_s)
+            bought = sum(new.pictures for new in admitted)
+            if bought:
+                await repository.change(connection, job_id, {"to_buy": job.to_buy - bought})
+            ids = {new.id for new in admitted}
+            return tuple(
+                item for item in await repository.attempts_of(connection, [job_id]) if item.id in ids
+            )
+
+    async def accept(self, attempt: Attempt, ticket: str) -> bool:
+        """Record the vendor's ticket before the first wait, so that a restart resumes the order. Never fenced.
+
+        False when the ticket already belongs to another attempt: two orders would share one result.
+        """
+        async with self._database.transaction() as connection:
+            job, at = await _locked(connection, attempt.job_id)
+            until_s = (job.deadline_at - at).total_seconds() + FOLLOW_S
+            accepted = await repository.accept_attempt(
+                connection, attempt.id, attempt.upstream, ticket, outcome_due_s=max(until_s, FOLLOW_S)
+            )
+            if accepted:
+                await repository.change(connection, job.id, {})
+                return True
+            now_there = await repository.attempts_of(connection, [attempt.job_id])
+            return any(item.id == attempt.id and item.ticket == ticket for item in now_there)
+
+    async def succeed(
+        self,
+        attempt: Attempt,
+        pictures: Sequence[Picture],
+        *,
+        usage: Usage | None,
+        resolved: Mapping[str, Json],
+        cost_micros: int,
+        certainty: Certainty,
+        max_rounds: int,
+    ) -> Job:
+        """Book an attempt's pictures, already in storage; the job succeeds with them, or they are kept as late."""
+        async with self._database.transaction() as connection:
+            job, at = await _locked(connection, attempt.job_id)
+            landed = await repository.succeed_attempt(
+                connection,
+                attempt.id,
+                pictures=len(pictures),
+                usage=usage,
+                resolved=resolved,
+                cost_micros=cost_micros,
+                certainty=certainty,
+            )
+            if not landed:
+                return job
+            await insert_assets(
+                connection,
+                pictures,
+                kind=AssetKind.LATE if job.status.is_final else AssetKind.RESULT,
+                team_id=job.team_id,
+                job_id=job.id,
+                attempt_id=attempt.id,
+                expires_at=max(job.expires_at, at + _LATE_LIFE),
+                # Attempts of one job are numbered, so their pictures keep the order in which they were bought.
+                first_index=attempt.number * job.n,
+            )
+            attempts = await repository.attempts_of(connection, [job.id])
+            verdict = self._verdict(job, attempts, at, max_rounds)
+            if isinstance(verdict, End):
+                return await self._end(connection, job, attempts, verdict.ending)
+            await repository.change(connection, job.id, {})
+            return job
+
+    async def refuse(self, attempt: Attempt, failure: UpstreamFailure) -> bool:
+        """Book an attempt that its own sender proved to be unpaid: its pictures may be bought elsewhere."""
+        async with self._database.transaction() as connection:
+            job, _ = await _locked(connection, attempt.job_id)
+            ended = await repository.end_attempt(
+                connection,
+                attempt,
+                AttemptState.UNPAID,
+                token=attempt.owner_token if attempt.state is AttemptState.INTENT else None,
+                failure=failure.kind,
+                detail=failure.detail,
+                param=failure.param,
+            )
+            if ended:
+                await _may_buy_again(connection, job, attempt.pictures)
+            return ended
+
+    async def lose_track(self, attempt: Attempt, failure: UpstreamFailure) -> None:
+        """Book an attempt whose outcome its sender could not learn, as if it had been paid for."""
+        async with self._database.transaction() as connection:
+            job, _ = await _locked(connection, attempt.job_id)
+            await self._outcome_unknown(connection, job, attempt, failure)
+
+    async def park(self, job_id: str, token: int, *, delay_s: float) -> None:
+        """Give a job back in order: it may be claimed again after `delay_s`, and the claim is not counted.
+
+        Raises:
+            Lost: the token is not the current one.
+        """
+        async with self._database.transaction() as connection:
+            job, at = await self._held(connection, job_id, token)
+            free = {
+                "lease_until": None,
+                "lease_owner": None,
+                "lease_token": token + 1,
+                "available_at": at + timedelta(seconds=delay_s),
+            }
+            if job.status.is_final:
+                await repository.change(connection, job_id, free, visible=False)
+            elif not await repository.move(
+                connection, job, park(), {**free, "claims": max(job.claims - 1, 0)}, token=token
+            ):
+                raise Lost(job_id)
+
+    async def give_up(self, job_id: str, token: int, ending: Ending) -> Job:
+        """End a job for which no route can be asked.
+
+        Raises:
+            Lost: the token is not the current one.
+        """
+        async with self._database.transaction() as connection:
+            job, _ = await self._held(connection, job_id, token)
+            attempts = await repository.attempts_of(connection, [job_id])
+            return await self._end(connection, job, attempts, ending)
+
+    async def cancel(self, job_id: str, team_id: str | None) -> tuple[Job, bool] | None:
+        """Cancel a job; the flag is False when it was final already. None: the team has no such job."""
+        async with self._database.transaction() as connection:
+            if await repository.find(connection, job_id, team_id=team_id) is None:
+                return None
+            job, _ = await _locked(connection, job_id)
+            if job.status.is_final:
+                return job, False
+            attempts = await repository.attempts_of(connection, [job_id])
+            return await self._close(connection, job, attempts, cancel(), {}), True
+
+    async def rescue(self) -> int:
+        """Take jobs from workers that no longer renew their lease, so that others go on; how many were moved."""
+        async with self._database.transaction() as connection:
+            lapsed = await repository.lapsed(connection, limit=SWEEP_BATCH)
+            for job in lapsed:
+                free = {"lease_until": None, "lease_owner": None, "lease_token": job.lease_token + 1}
+                if job.status.is_final:
+                    await repository.change(connection, job.id, free, visible=False)
+                else:
+                    await repository.move(connection, job, rescue(), free, token=None)
+            return len(lapsed)
+
+    async def end_overdue(self) -> list[str]:
+        """End queued jobs that are past their deadline or have used up their claims; their ids."""
+        async with self._database.transaction() as connection:
+            overdue = await repository.overdue(connection, claims_max=CLAIMS_MAX, limit=SWEEP_BATCH)
+            for job in overdue:
+                await self._end_overdue(connection, job)
+            return [job.id for job in overdue]
+
+    async def _end_overdue(self, connection: AsyncConnection, job: Job) -> None:
+        for attempt in await repository.attempts_of(connection, [job.id]):
+            if attempt.state.is_open:
+                await self._outcome_unknown(connection, job, attempt, _UNANSWERED)
+        attempts = await repository.attempts_of(connection, [job.id])
+        ending = Ending.POISONED if job.claims >= CLAIMS_MAX else _ending_at_deadline(attempts, job)
+        await self._end(connection, job, attempts, ending)
+
+    async def start_over(self) -> None:
+        """As the embedded default starts: no worker is left, so every lease is void and every intent due."""
+        async with self._database.transaction() as connection:
+            await repository.void_leases(connection)
+
+    @staticmethod
+    async def _held(connection: AsyncConnection, job_id: str, token: int) -> tuple[Job, datetime]:
+        job, at = await _locked(connection, job_id)
+        if job.lease_token != token or job.lease_until is None:
+            raise Lost(job_id)
+        return job, at
+
+    @staticmethod
+    def _verdict(job: Job, attempts: Sequence[Attempt], at: datetime, max_rounds: int) -> Verdict:
+        if job.status.is_final:
+            return Wait()
+        return conclude(
+            [attempt.fact() for attempt in attempts],
+            to_buy=job.to_buy,
+            max_rounds=max_rounds,
+            is_due=job.deadline_at <= at,
+            was_started=job.started_at is not None,
+        )
+
+    @staticmethod
+    async def _outcome_unknown(
+        connection: AsyncConnection, job: Job, attempt: Attempt, failure: UpstreamFailure
+    ) -> Job:
+        ended = await repository.end_attempt(
+            connection,
+            attempt,
+            AttemptState.UNKNOWN,
+            token=None,
+            failure=failure.kind,
+            detail=failure.detail,
+            param=failure.param,
+        )
+        if not ended:
+            return job
+        if job.spare and not job.status.is_final:
+            await repository.change(connection, job.id, {"to_buy": job.to_buy + attempt.pictures, "spare": 0})
+            return replace(job, to_buy=job.to_buy + attempt.pictures, spare=0)
+        await repository.change(connection, job.id, {})
+        return job
+
+    async def _end(
+        self, connection: AsyncConnection, job: Job, attempts: Sequence[Attempt], ending: Ending
+    ) -> Job:
+        if ending is Ending.PICTURES:
+            result = await result_of(connection, job, attempts)
+            return await self._close(connection, job, attempts, finish(), {"result": result})
+        step = expire() if ending is Ending.NOT_STARTED and job.status is Status.QUEUED else fail()
+        return await self._close(connection, job, attempts, step, {"error": error_of(ending, attempts)})
+
+    @staticmethod
+    async def _close(
+        connection: AsyncConnection,
+        job: Job,
+        attempts: Sequence[Attempt],
+        step: Move,
+        values: Mapping[str, object],
+    ) -> Job:
+        # Calls that are still open are followed to their end, by the worker that holds the lease or by the next.
+        is_followed = job.lease_until is not None and any(attempt.state.is_open for attempt in attempts)
+        lease = (
+            {}
+            if is_followed
+            else {"lease_until": None, "lease_owner": None, "lease_token": job.lease_token + 1}
+        )
+        final = {**values, **lease, "finished_at": now()}
+        await repository.move(connection, job, step, final, token=None)
+        if step.reaches is not Status.SUCCEEDED:
+            # Pictures of a job that ends without them are kept like those that come after its end.
+            await move_to_late(connection, job.id)
+        closed = await repository.find(connection, job.id, team_id=None)
+        return closed or job
+
+    @staticmethod
+    async def _release(connection: AsyncConnection, job: Job) -> None:
+        if job.lease_until is not None:
+            free = {"lease_until": None, "lease_owner": None, "lease_token": job.lease_token + 1}
+            await repository.change(connection, job.id, free, visible=False)
+
+
+_UNANSWERED: Final = UpstreamFailure(
+    FailureKind.TIMED_OUT, "its worker stopped before an answer was recorded"
+)
+
+
+def _ending_at_deadline(attempts: Sequence[Attempt], job: Job) -> Ending:
+    facts = [attempt.fact() for attempt in attempts]
+    was_started = job.started_at is not None
+    verdict = conclude(facts, to_buy=job.to_buy, max_rounds=0, is_due=True, was_started=was_started)
+    return verdict.ending if isinstance(verdict, End) else Ending.NOT_STARTED
+
+
+async def _locked(connection: AsyncConnection, job_id: str) -> tuple[Job, datetime]:
+    found = await repository.lock(connection, job_id)
+    if found is None:
+        raise Lost(job_id)
+    return found
+
+
+async def _may_buy_again(connection: AsyncConnection, job: Job, pictures: int) -> None:
+    if not job.status.is_final:
+        await repository.change(connection, job.id, {"to_buy": job.to_buy + pictures})
+
+
+async def _admitted(
+    connection: AsyncConnection, planned: Sequence[NewAttempt], limits: UpstreamLimits
+) -> Sequence[NewAttempt]:
+    """Those of the planned calls that the upstream's limits leave room for, counted over all workers."""
+    upstream = planned[0].upstream
+    await repository.serialise(connection, f"upstream:{upstream}")
+    in_flight, calls, pictures = await repository.traffic(connection, upstream)
+    admitted: list[NewAttempt] = []
+    for new in planned:
+        in_flight, calls, pictures = in_flight + 1, calls + 1, pictures + new.pictures
+        if (
+            in_flight > limits.max_concurrency
+            or (limits.requests_per_minute is not None and calls > limits.requests_per_minute)
+            or (limits.images_per_minute is not None and pictures > max(limits.images_per_minute, new.pictures))
+        ):  # fmt: skip
+            break
+        admitted.append(new)
+    return admitted
