@@ -427,6 +427,9 @@ class PostgresServer(_PrivateServer):
         }
         if not self._durable:
             settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        elif sys.platform == "linux":
+            # After a kill, one call for the whole disk instead of one for each of a thousand files.
+            settings |= {"recovery_init_sync_method": "syncfs"}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [str(self._binaries.folder / "postgres"), "-D", str(self._data), *options]
 
