@@ -1,0 +1,77 @@
+"""Every query on upstream states, shared by all workers. Each function takes the caller's connection."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
+from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import row_values
+from app.db.tables.upstream_states import upstream_states as states
+from app.db.types import from_now, now
+from app.routing.health import EJECT_S, PROBE_S, TRIP_AFTER, WHOLE, Setback, UpstreamState
+
+
+async def states_of(
+    connection: AsyncConnection, upstreams: Collection[str]
+) -> tuple[list[UpstreamState], datetime]:
+    """What is known of these upstreams, and the database's time."""
+    at = (await connection.execute(select(now()))).scalar_one()
+    rows = await connection.execute(select(states).where(states.c.upstream.in_(sorted(upstreams))))
+    return [_state(row) for row in rows], at
+
+
+async def state_of(connection: AsyncConnection, upstream: str) -> UpstreamState | None:
+    """What is known of an upstream as a whole, locked until the transaction ends."""
+    query = select(states).where(states.c.upstream == upstream, states.c.model == WHOLE).with_for_update()
+    row = (await connection.execute(query)).first()
+    return None if row is None else _state(row)
+
+
+async def record_setback(connection: AsyncConnection, upstream: str, change: Setback, *, kind: str) -> None:
+    """Write what a failure changed; a longer absence that is known already stays."""
+    values = {"failures": change.failures, "ejections": change.ejections, "updated_at": now()}
+    if change.away_s is not None:
+        values |= {"away_until": from_now(change.away_s), "away_for": kind}
+    upsert = upsert_on_sqlite if connection.dialect.name == "sqlite" else upsert_on_postgres
+    row = {"upstream": upstream, "model": change.model, "switch": "on", **values}
+    statement = (
+        upsert(states).values(row).on_conflict_do_update(index_elements=["upstream", "model"], set_=values)
+    )
+    await connection.execute(statement)
+
+
+async def record_success(connection: AsyncConnection, upstream: str, model: str) -> None:
+    """Close the breaker and forget what was held against a pair that has just delivered."""
+    await connection.execute(
+        update(states)
+        .where(states.c.upstream == upstream, states.c.model.in_([WHOLE, model]))
+        .where(or_(states.c.failures > 0, states.c.away_until.is_not(None)))
+        .values(failures=0, ejections=0, away_until=None, away_for=None, updated_at=now())
+    )
+
+
+async def take_probe(connection: AsyncConnection, upstream: str, *, is_last_resort: bool) -> bool:
+    """Take the one call that may probe a tripped upstream now; False when somebody else has it.
+
+    `is_last_resort`: no other route is left, so the upstream is probed every `EJECT_S`, however long it is ejected.
+    """
+    is_over = states.c.away_until <= now()
+    if is_last_resort:
+        is_over = or_(is_over, states.c.updated_at <= from_now(-EJECT_S))
+    statement = (
+        update(states)
+        .where(
+            states.c.upstream == upstream, states.c.model == WHOLE, states.c.failures >= TRIP_AFTER, is_over
+        )
+        .values(away_until=from_now(PROBE_S), updated_at=now())
+        .returning(states.c.upstream)
+    )
+    return (await connection.execute(statement)).first() is not None
+
+
+def _state(row: object) -> UpstreamState:
+    values = row_values(row)
+    return UpstreamState(**{name: values[name] for name in UpstreamState.__slots__})
