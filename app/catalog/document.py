@@ -122,8 +122,8 @@ class Section:
         return f"{self.path}.{key}" if self.path else key
 
     def note(self, key: str, problem: str, fix: str) -> None:
-        """Keep a mistake about one of this section's keys, at its value, or at the section when it is absent."""
-        self.document.note(self._values.get(key, self.node), self.at(key) if key else self.path, problem, fix)
+        """Keep a mistake about one of this section's keys, at the key, or at the section when it is absent."""
+        self.document.note(self._keys.get(key, self.node), self.at(key) if key else self.path, problem, fix)
 
     def has(self, key: str) -> bool:
         """Whether the key is written and not null."""
