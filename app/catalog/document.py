@@ -7,7 +7,6 @@ for is an unknown key.
 import difflib
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeVar
 
@@ -15,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from app.catalog.errors import Mistake
 from app.kit.json import Json
 
 # An alias may point at a value that contains it; real catalogs are six levels deep and a few thousand values large.
@@ -26,24 +26,6 @@ _INTEGER: Final = re.compile(r"[-+]?[0-9]{1,18}")
 _DECIMAL: Final = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?")
 
 _Word = TypeVar("_Word", bound=str)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mistake:
-    """One thing that is wrong with a file, where, and what would be right."""
-
-    file: str
-    line: int | None
-    """Counted from 1; None when the file could not be read at all."""
-    key: str
-    """Dotted, such as `models.gpt-image-2.routes[0].weight`; empty for the file as a whole."""
-    problem: str
-    fix: str
-
-    def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        subject = f"{self.key}: " if self.key else ""
-        return f"{place}: {subject}{self.problem} {self.fix}"
 
 
 class Document:

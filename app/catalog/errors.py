@@ -1,7 +1,26 @@
 """What the catalog raises: a file that cannot be used, and settings that a model cannot honour."""
 
-from app.catalog.document import Mistake
+from dataclasses import dataclass
+
 from app.domain.errors import GatewayError, InvalidValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """One thing that is wrong with a file, where, and what would be right."""
+
+    file: str
+    line: int | None
+    """Counted from 1; None when the file could not be read at all."""
+    key: str
+    """Dotted, such as `models.gpt-image-2.routes[0].weight`; empty for the file as a whole."""
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        subject = f"{self.key}: " if self.key else ""
+        return f"{place}: {subject}{self.problem} {self.fix}"
 
 
 class CatalogInvalid(Exception):

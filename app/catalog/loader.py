@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from app.catalog.document import Document, Mistake, Section, digest_form, suggestion
+from app.catalog.document import Document, Section, digest_form, suggestion
 from app.catalog.entries import (
     Capabilities,
     Catalog,
@@ -30,7 +30,7 @@ from app.catalog.entries import (
     TokenRule,
     Upstream,
 )
-from app.catalog.errors import CatalogInvalid
+from app.catalog.errors import CatalogInvalid, Mistake
 from app.domain.pictures import Size, parse_size
 
 _VERSION: Final = 1

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog.document import Mistake
 from app.catalog.entries import OnUnknownOutcome, RoutingPolicy
-from app.catalog.errors import CatalogInvalid
+from app.catalog.errors import CatalogInvalid, Mistake
 from app.catalog.loader import load_catalog
 from app.catalog.pricing import estimate
 from app.catalog.validation import validate
