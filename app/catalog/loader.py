@@ -305,6 +305,7 @@ def _size_rule(section: Section) -> SizeRule:
 
 
 def _sizes(section: Section, key: str) -> tuple[Size, ...] | None:
+    before = len(section.document.mistakes)
     words = section.words(key)
     if words is None:
         return None
@@ -315,7 +316,7 @@ def _sizes(section: Section, key: str) -> tuple[Size, ...] | None:
             section.note(key, f"{word!r} is not a size.", "Write WIDTHxHEIGHT in pixels, such as 1024x1024.")
         else:
             sizes.append(size)
-    if not words:
+    if not words and len(section.document.mistakes) == before:
         section.note(key, "lists no size.", "Name at least one, or leave the key out.")
     return tuple(sizes)
 
