@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.assets.records import Asset, AssetKind, Picture, asset_from
 from app.db.engine import row_values
 from app.db.tables.assets import assets
+from app.db.tables.attempts import attempts
+from app.db.tables.jobs import jobs
 from app.db.types import now
 
 
@@ -92,3 +94,16 @@ async def expired_assets(connection: AsyncConnection, *, limit: int) -> list[Ass
 async def delete_assets(connection: AsyncConnection, file_ids: Sequence[str]) -> None:
     """Forget pictures whose bytes are gone from storage."""
     await connection.execute(delete(assets).where(assets.c.id.in_(file_ids)))
+
+
+async def finished_inputs(connection: AsyncConnection, *, limit: int) -> list[Asset]:
+    """Read up to `limit` inputs of jobs that are final and followed no more, and keep others from taking them."""
+    open_attempt = exists().where(attempts.c.job_id == jobs.c.id, attempts.c.finished_at.is_(None))
+    query = (
+        select(assets)
+        .join(jobs, jobs.c.id == assets.c.job_id)
+        .where(assets.c.kind == AssetKind.INPUT.value, jobs.c.finished_at.is_not(None), ~open_attempt)
+        .limit(limit)
+        .with_for_update(of=assets, skip_locked=True)
+    )
+    return [asset_from(row_values(row)) for row in await connection.execute(query)]

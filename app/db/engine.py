@@ -108,8 +108,7 @@ def _is_passing(exc: BaseException) -> bool:
             locked = "locked" in str(exc.orig) or "disk" in str(exc.orig)  # SQLite has no codes at this level
             return (
                 exc.connection_invalidated
-                or (state is None
-                and locked)
+                or (state is None and locked)
                 or (state or "").startswith(_PASSING_STATES)
             )
         case _:

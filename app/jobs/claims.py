@@ -29,8 +29,11 @@ async def claim(
         "lease_token": jobs.c.lease_token + 1,
         "lease_owner": owner,
         "lease_until": from_now(lease_s),
+        "claims": jobs.c.claims + 1,
     }
-    followed = update(jobs).where(jobs.c.id.in_(_unfollowed(limit))).values(**held).returning(*jobs.c)
+    followed = (
+        update(jobs).where(jobs.c.id.in_(_unfollowed(limit, claims_max))).values(**held).returning(*jobs.c)
+    )
     taken = [job_from(row_values(row)) for row in await connection.execute(followed)]
     if len(taken) < limit:
         started = (
@@ -39,7 +42,6 @@ async def claim(
             .values(
                 **held,
                 status=start().reaches.value,
-                claims=jobs.c.claims + 1,
                 started_at=func.coalesce(jobs.c.started_at, now()),
                 revision=jobs.c.revision + 1,
             )
@@ -49,7 +51,7 @@ async def claim(
     return taken
 
 
-def _unfollowed(limit: int) -> Select[Any]:
+def _unfollowed(limit: int, claims_max: int) -> Select[Any]:
     # Few attempts are open at any time, so this starts from them.
     open_attempts = select(attempts.c.job_id).where(
         attempts.c.state.in_([state.value for state in OPEN_ATTEMPT])
@@ -61,6 +63,7 @@ def _unfollowed(limit: int) -> Select[Any]:
             jobs.c.status.in_([status.value for status in FINAL]),
             jobs.c.lease_until.is_(None),
             jobs.c.available_at <= now(),
+            jobs.c.claims < claims_max,
         )
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -56,49 +56,6 @@ class IdempotencyKeyReused(GatewayError):
     code = "idempotency_key_reused"
 
 
-class InvalidRequest(GatewayError):
-    """A vendor found fault with the request."""
-
-
-class ModerationBlocked(GatewayError):
-    """A vendor's content policy forbids the request; asking elsewhere or again would not help."""
-
-    code = "moderation_blocked"
-    type = "image_generation_user_error"
-
-
-class UnsupportedByUpstreams(GatewayError):
-    """Every route lacks a parameter of the request."""
-
-    code = "unsupported_parameter"
-
-
-class UpstreamUnavailable(GatewayError):
-    """No route could be asked."""
-
-    status = 502
-    code = "upstream_unavailable"
-    type = "server_error"
-    should_retry = True
-
-
-class AllUpstreamsFailed(GatewayError):
-    """Attempts are used up, and none was paid for."""
-
-    status = 502
-    code = "all_upstreams_failed"
-    type = "server_error"
-    should_retry = True
-
-
-class UpstreamOutcomeUnknown(GatewayError):
-    """An attempt may have been paid for; a repeated call could be paid for again."""
-
-    status = 502
-    code = "upstream_outcome_unknown"
-    type = "server_error"
-
-
 class JobPoisoned(GatewayError):
     """The job ended every worker that took it; operators find it by this code's reason."""
 

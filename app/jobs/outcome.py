@@ -7,21 +7,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.assets.records import AssetKind
 from app.assets.repository import assets_of_jobs
-from app.domain.errors import GatewayError
+from app.domain.errors import GatewayError, InvalidValue, UnsupportedParameter
 from app.domain.failures import CLASS_OF, FailureClass, FailureKind
 from app.domain.results import Usage
-from app.jobs.errors import (
-    AllUpstreamsFailed,
-    InvalidRequest,
-    JobPoisoned,
-    ModerationBlocked,
-    UnsupportedByUpstreams,
-    UpstreamOutcomeUnknown,
-    UpstreamUnavailable,
-)
+from app.jobs.errors import JobPoisoned
 from app.jobs.lifecycle import AttemptState, Ending
 from app.jobs.records import Attempt, Job
 from app.kit.json import Json, JsonObject
+from app.routing.errors import (
+    AllUpstreamsFailed,
+    ModerationBlocked,
+    UpstreamOutcomeUnknown,
+    UpstreamUnavailable,
+)
 
 RETRY_AFTER_S: Final = 10.0
 """Advised after a failure that cost nothing: about the time in which a busy vendor recovers."""
@@ -82,7 +80,7 @@ def _fault(attempts: Sequence[Attempt]) -> GatewayError:
             "input pictures; repeating it will not help."
         )
     named = f" because of the parameter {blamed.param!r}" if blamed.param else ""
-    return InvalidRequest(
+    return InvalidValue(
         f"Upstream {blamed.upstream!r} rejected the request as invalid{named}.", param=blamed.param
     )
 
@@ -91,7 +89,7 @@ def _all_failed(attempts: Sequence[Attempt]) -> GatewayError:
     kinds = [item.failure for item in attempts]
     params = [item.param for item in attempts if item.param]
     if params and all(kind is FailureKind.UNSUPPORTED for kind in kinds):
-        return UnsupportedByUpstreams(f"No upstream supports the parameter {params[-1]!r}.", param=params[-1])
+        return UnsupportedParameter(f"No upstream supports the parameter {params[-1]!r}.", param=params[-1])
     story = ", ".join(f"{item.upstream} ({item.failure})" for item in attempts if item.failure)
     return AllUpstreamsFailed(
         f"Every attempt failed and none was paid for: {story}. Try again later.", retry_after_s=RETRY_AFTER_S

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
@@ -198,17 +198,21 @@ async def insert_attempt(
 async def accept_attempt(
     connection: AsyncConnection, attempt_id: str, upstream: str, ticket: str, *, outcome_due_s: float
 ) -> bool:
-    """Record the vendor's ticket on an attempt that is open; False when the ticket is another attempt's."""
-    taken = exists().where(
-        attempts.c.upstream == upstream, attempts.c.ticket == ticket, attempts.c.id != attempt_id
+    """Record the vendor's ticket; False when the ticket is another attempt's.
+
+    An attempt that was written off meanwhile keeps its state; the ticket is kept for the books.
+    """
+    query = select(attempts.c.id).where(attempts.c.upstream == upstream, attempts.c.ticket == ticket)
+    if (await connection.execute(query.where(attempts.c.id != attempt_id))).first() is not None:
+        return False
+    mine = update(attempts).where(attempts.c.id == attempt_id)
+    await connection.execute(
+        mine.where(attempts.c.state == AttemptState.INTENT.value).values(
+            state=AttemptState.ACCEPTED.value, ticket=ticket, outcome_due=from_now(outcome_due_s)
+        )
     )
-    statement = (
-        update(attempts)
-        .where(attempts.c.id == attempt_id, attempts.c.state == AttemptState.INTENT.value, ~taken)
-        .values(state=AttemptState.ACCEPTED.value, ticket=ticket, outcome_due=from_now(outcome_due_s))
-        .returning(attempts.c.id)
-    )
-    return (await connection.execute(statement)).first() is not None
+    await connection.execute(mine.where(attempts.c.state == AttemptState.UNKNOWN.value).values(ticket=ticket))
+    return True
 
 
 async def succeed_attempt(
@@ -304,6 +308,19 @@ async def serialise(connection: AsyncConnection, subject: str) -> None:
         await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(subject, 0))))
 
 
+async def try_serialise(connection: AsyncConnection, subject: str) -> bool:
+    """Like `serialise`, but False at once when another transaction is there already."""
+    if connection.dialect.name != "postgresql":
+        return True
+    return bool(
+        (
+            await connection.execute(
+                select(func.pg_try_advisory_xact_lock(func.hashtextextended(subject, 0)))
+            )
+        ).scalar_one()
+    )
+
+
 async def lapsed(connection: AsyncConnection, *, limit: int) -> list[Job]:
     """Lock up to `limit` jobs whose lease has run out."""
     query = (
@@ -314,21 +331,46 @@ async def lapsed(connection: AsyncConnection, *, limit: int) -> list[Job]:
 
 
 async def overdue(connection: AsyncConnection, *, claims_max: int, limit: int) -> list[Job]:
-    """Lock up to `limit` queued jobs past their deadline without an open attempt, or with their claims used up."""
-    is_open = exists().where(attempts.c.job_id == jobs.c.id, attempts.c.state.in_(_OPEN_STATES))
-    query = (
-        select(jobs)
-        .where(
-            jobs.c.status == Status.QUEUED.value,
-            or_(
-                and_(jobs.c.deadline_at < now(), ~is_open),
-                and_(jobs.c.claims >= claims_max, jobs.c.available_at < now()),
-            ),
-        )
+    """Lock up to `limit` jobs that no worker holds and none will take any more.
+
+    Queued past their deadline without an open attempt; or, queued or followed, with their claims used up, once no
+    sender can be alive that is cut off from us.
+    """
+    open_attempt = exists().where(attempts.c.job_id == jobs.c.id, attempts.c.state.in_(_OPEN_STATES))
+    awaited = exists().where(
+        attempts.c.job_id == jobs.c.id,
+        attempts.c.state == AttemptState.INTENT.value,
+        attempts.c.outcome_due > now(),
+    )
+    is_late = and_(jobs.c.status == Status.QUEUED.value, jobs.c.deadline_at < now(), ~open_attempt)
+    is_spent = and_(
+        jobs.c.lease_until.is_(None),
+        jobs.c.claims >= claims_max,
+        ~awaited,
+        or_(jobs.c.status == Status.QUEUED.value, open_attempt),
+    )
+    query = select(jobs).where(or_(is_late, is_spent)).limit(limit).with_for_update(skip_locked=True)
+    return [job_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def purge_jobs(connection: AsyncConnection, *, limit: int) -> int:
+    """Mark up to `limit` final jobs whose pictures have outlived their time; how many."""
+    due = (
+        select(jobs.c.id)
+        .where(jobs.c.expires_at <= now(), jobs.c.purged_at.is_(None), jobs.c.finished_at.is_not(None))
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return [job_from(row_values(row)) for row in await connection.execute(query)]
+    marked = await connection.execute(update(jobs).where(jobs.c.id.in_(due)).values(purged_at=now()))
+    return marked.rowcount
+
+
+async def purge_idempotency_keys(connection: AsyncConnection, *, limit: int) -> int:
+    """Delete up to `limit` idempotency keys past their life; how many."""
+    table = idempotency_keys
+    due = select(table.c.team_id, table.c.key).where(table.c.expires_at <= now()).limit(limit)
+    gone = await connection.execute(delete(table).where(tuple_(table.c.team_id, table.c.key).in_(due)))
+    return gone.rowcount
 
 
 async def void_leases(connection: AsyncConnection) -> None:

@@ -129,6 +129,7 @@ class JobService:
             StoreUnavailable: the database did not answer; the job may or may not exist.
         """
         admitted = self._admission.admit(submission.request)
+        request = admitted.request
         if submission.idempotency_key is None and submission.sdk_retry > 0:
             adopted = await self._adopt(submission)
             if adopted is not None:
@@ -138,17 +139,17 @@ class JobService:
             "id": job_id,
             "team_id": submission.team_id,
             "api_key_id": submission.api_key_id,
-            "operation": submission.request.operation.value,
+            "operation": request.operation.value,
             "dialect": submission.dialect,
-            "model": submission.request.model,
+            "model": request.model,
             "catalog_version": admitted.catalog_version,
-            "request": request_to_json(submission.request),
-            "n": submission.request.n,
+            "request": request_to_json(request),
+            "n": request.n,
             "fingerprint": submission.fingerprint,
             "metadata": dict(submission.metadata),
             "webhook_url": submission.webhook_url,
             "priority": submission.priority,
-            "to_buy": submission.request.n,
+            "to_buy": request.n,
             "spare": admitted.spare,
             "picture_hold_micros": admitted.picture_hold_micros,
             "caller_retry": submission.sdk_retry,

@@ -15,7 +15,7 @@ from app.assets.records import AssetKind, Picture
 from app.assets.repository import insert_assets, move_to_late
 from app.db.engine import Database
 from app.db.types import now
-from app.domain.failures import FailureKind, UpstreamFailure
+from app.domain.failures import CLASS_OF, FailureClass, FailureKind, UpstreamFailure
 from app.domain.money import Certainty
 from app.domain.results import Usage
 from app.jobs import claims, repository
@@ -201,9 +201,7 @@ class Transitions:
             )
             if accepted:
                 await repository.change(connection, job.id, {})
-                return True
-            now_there = await repository.attempts_of(connection, [attempt.job_id])
-            return any(item.id == attempt.id and item.ticket == ticket for item in now_there)
+            return accepted
 
     async def succeed(
         self,
@@ -242,10 +240,11 @@ class Transitions:
                 first_index=attempt.number * job.n,
             )
             attempts = await repository.attempts_of(connection, [job.id])
+            job = replace(job, to_buy=min(job.to_buy, _missing(job, attempts)))
+            await repository.change(connection, job.id, {"to_buy": job.to_buy})
             verdict = self._verdict(job, attempts, at, max_rounds)
             if isinstance(verdict, End):
                 return await self._end(connection, job, attempts, verdict.ending)
-            await repository.change(connection, job.id, {})
             return job
 
     async def refuse(self, attempt: Attempt, failure: UpstreamFailure) -> bool:
@@ -262,7 +261,8 @@ class Transitions:
                 param=failure.param,
             )
             if ended:
-                await _may_buy_again(connection, job, attempt.pictures)
+                to_buy = 0 if job.status.is_final else await _raised(connection, job, attempt.pictures)
+                await repository.change(connection, job.id, {"to_buy": to_buy})
             return ended
 
     async def lose_track(self, attempt: Attempt, failure: UpstreamFailure) -> None:
@@ -279,17 +279,16 @@ class Transitions:
         """
         async with self._database.transaction() as connection:
             job, at = await self._held(connection, job_id, token)
-            free = {
+            free: dict[str, object] = {
                 "lease_until": None,
                 "lease_owner": None,
                 "lease_token": token + 1,
                 "available_at": at + timedelta(seconds=delay_s),
             }
+            free["claims"] = max(job.claims - 1, 0)
             if job.status.is_final:
                 await repository.change(connection, job_id, free, visible=False)
-            elif not await repository.move(
-                connection, job, park(), {**free, "claims": max(job.claims - 1, 0)}, token=token
-            ):
+            elif not await repository.move(connection, job, park(), free, token=token):
                 raise Lost(job_id)
 
     async def give_up(self, job_id: str, token: int, ending: Ending) -> Job:
@@ -314,9 +313,11 @@ class Transitions:
             attempts = await repository.attempts_of(connection, [job_id])
             return await self._close(connection, job, attempts, cancel(), {}), True
 
-    async def rescue(self) -> int:
-        """Take jobs from workers that no longer renew their lease, so that others go on; how many were moved."""
+    async def rescue(self) -> list[str]:
+        """Take jobs from workers that no longer renew their lease, so that others go on; their ids."""
         async with self._database.transaction() as connection:
+            if not await repository.try_serialise(connection, "sweep"):
+                return []
             lapsed = await repository.lapsed(connection, limit=SWEEP_BATCH)
             for job in lapsed:
                 free = {"lease_until": None, "lease_owner": None, "lease_token": job.lease_token + 1}
@@ -324,10 +325,10 @@ class Transitions:
                     await repository.change(connection, job.id, free, visible=False)
                 else:
                     await repository.move(connection, job, rescue(), free, token=None)
-            return len(lapsed)
+            return [job.id for job in lapsed]
 
     async def end_overdue(self) -> list[str]:
-        """End queued jobs that are past their deadline or have used up their claims; their ids."""
+        """End jobs that wait past their deadline, and give up on those that have used up their claims; their ids."""
         async with self._database.transaction() as connection:
             overdue = await repository.overdue(connection, claims_max=CLAIMS_MAX, limit=SWEEP_BATCH)
             for job in overdue:
@@ -339,6 +340,8 @@ class Transitions:
             if attempt.state.is_open:
                 await self._outcome_unknown(connection, job, attempt, _UNANSWERED)
         attempts = await repository.attempts_of(connection, [job.id])
+        if job.status.is_final:
+            return
         ending = Ending.POISONED if job.claims >= CLAIMS_MAX else _ending_at_deadline(attempts, job)
         await self._end(connection, job, attempts, ending)
 
@@ -381,16 +384,18 @@ class Transitions:
         )
         if not ended:
             return job
-        if job.spare and not job.status.is_final:
-            await repository.change(connection, job.id, {"to_buy": job.to_buy + attempt.pictures, "spare": 0})
-            return replace(job, to_buy=job.to_buy + attempt.pictures, spare=0)
-        await repository.change(connection, job.id, {})
-        return job
+        if not job.spare or job.status.is_final:
+            await repository.change(connection, job.id, {})
+            return job
+        to_buy = await _raised(connection, job, attempt.pictures)
+        await repository.change(connection, job.id, {"to_buy": to_buy, "spare": 0})
+        return replace(job, to_buy=to_buy, spare=0)
 
     async def _end(
         self, connection: AsyncConnection, job: Job, attempts: Sequence[Attempt], ending: Ending
     ) -> Job:
-        if ending is Ending.PICTURES:
+        # Every way to the end delivers what is in hand; only the client's own word (cancel) does not.
+        if any(attempt.state is AttemptState.SUCCEEDED for attempt in attempts):
             result = await result_of(connection, job, attempts)
             return await self._close(connection, job, attempts, finish(), {"result": result})
         step = expire() if ending is Ending.NOT_STARTED and job.status is Status.QUEUED else fail()
@@ -445,9 +450,23 @@ async def _locked(connection: AsyncConnection, job_id: str) -> tuple[Job, dateti
     return found
 
 
-async def _may_buy_again(connection: AsyncConnection, job: Job, pictures: int) -> None:
-    if not job.status.is_final:
-        await repository.change(connection, job.id, {"to_buy": job.to_buy + pictures})
+async def _raised(connection: AsyncConnection, job: Job, pictures: int) -> int:
+    """The counter after an attempt ended without pictures: never more than is neither in hand nor on its way.
+
+    An attempt that was written off and replaced may deliver after all, hence the bound. A fault found with the
+    request itself ends all buying.
+    """
+    attempts = await repository.attempts_of(connection, [job.id])
+    if any(item.failure and CLASS_OF[item.failure] is FailureClass.FINAL for item in attempts):
+        return 0
+    return min(job.to_buy + pictures, _missing(job, attempts))
+
+
+def _missing(job: Job, attempts: Sequence[Attempt]) -> int:
+    covering = (
+        item.pictures for item in attempts if item.state.is_open or item.state is AttemptState.SUCCEEDED
+    )
+    return max(job.n - sum(covering), 0)
 
 
 async def _admitted(

@@ -11,10 +11,9 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    text,
 )
 
-from app.db.tables.metadata import METADATA
+from app.db.tables.metadata import METADATA, where
 from app.db.types import Instant, now
 
 assets = Table(
@@ -41,6 +40,7 @@ assets = Table(
     Column("expires_at", Instant, nullable=False),
     CheckConstraint("kind IN ('result', 'late', 'upload', 'input')", name="kind_known"),
     Index("assets_by_team", "team_id", "created_at", "id"),
-    Index("assets_by_job", "job_id", "index", postgresql_where=text("job_id IS NOT NULL"), sqlite_where=text("job_id IS NOT NULL")),
+    Index("assets_by_job", "job_id", "index", **where("job_id IS NOT NULL")),
+    Index("assets_inputs", "job_id", **where("kind = 'input'")),
     Index("assets_expiry", "expires_at"),
-)  # fmt: skip
+)

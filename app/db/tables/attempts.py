@@ -3,9 +3,9 @@
 `intent` is the promise that a call may be sent; found after a crash, it means "may have been sent".
 """
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, SmallInteger, Table, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Index, SmallInteger, Table, Text
 
-from app.db.tables.metadata import METADATA
+from app.db.tables.metadata import METADATA, where
 from app.db.types import Instant, JsonColumn, now
 
 _OPEN = "state IN ('intent', 'accepted')"
@@ -52,10 +52,13 @@ attempts = Table(
     Index("attempts_by_job", "job_id", "number", unique=True),
     # The same order at a vendor never answers two attempts.
     Index(
-        "attempts_ticket", "upstream", "ticket", unique=True,
-        postgresql_where=text("ticket IS NOT NULL"), sqlite_where=text("ticket IS NOT NULL"),
+        "attempts_ticket",
+        "upstream",
+        "ticket",
+        unique=True,
+        **where("ticket IS NOT NULL"),
     ),
-    Index("attempts_open", "upstream", "job_id", postgresql_where=text(_OPEN), sqlite_where=text(_OPEN)),
+    Index("attempts_open", "upstream", "job_id", **where(_OPEN)),
     # The rate of an upstream over all workers is counted here.
     Index("attempts_rate", "upstream", "opened_at"),
-)  # fmt: skip
+)

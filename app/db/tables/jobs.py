@@ -15,10 +15,9 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
-    text,
 )
 
-from app.db.tables.metadata import METADATA
+from app.db.tables.metadata import METADATA, where
 from app.db.types import Instant, JsonColumn, now
 
 _FINAL = "status IN ('succeeded', 'failed', 'cancelled', 'expired')"
@@ -74,7 +73,8 @@ jobs = Table(
     # Grows with every change that a client can see; the id of the job's events.
     Column("revision", Integer, nullable=False, default=0),
     CheckConstraint(
-        "status IN ('queued', 'in_progress', 'succeeded', 'failed', 'cancelled', 'expired')", name="status_known"
+        "status IN ('queued', 'in_progress', 'succeeded', 'failed', 'cancelled', 'expired')",
+        name="status_known",
     ),
     CheckConstraint("status <> 'queued' OR lease_until IS NULL", name="queued_has_no_lease"),
     CheckConstraint("status <> 'in_progress' OR lease_until IS NOT NULL", name="in_progress_has_lease"),
@@ -85,26 +85,35 @@ jobs = Table(
     CheckConstraint("n BETWEEN 1 AND 100", name="n_sane"),
     # The queue: teams in turn, then priority, then age.
     Index(
-        "jobs_queue", "team_id", "priority", "created_at", "id",
-        postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'"),
+        "jobs_queue",
+        "team_id",
+        "priority",
+        "created_at",
+        "id",
+        **where("status = 'queued'"),
     ),
     Index(
-        "jobs_in_progress", "team_id",
-        postgresql_where=text("status = 'in_progress'"), sqlite_where=text("status = 'in_progress'"),
+        "jobs_in_progress",
+        "team_id",
+        **where("status = 'in_progress'"),
     ),
     Index(
-        "jobs_lease", "lease_until",
-        postgresql_where=text("lease_until IS NOT NULL"), sqlite_where=text("lease_until IS NOT NULL"),
+        "jobs_lease",
+        "lease_until",
+        **where("lease_until IS NOT NULL"),
     ),
-    Index("jobs_deadline", "deadline_at", postgresql_where=text("status = 'queued'"), sqlite_where=text("status = 'queued'")),
+    Index("jobs_deadline", "deadline_at", **where("status = 'queued'")),
     Index("jobs_by_team", "team_id", "created_at", "id"),
     Index("jobs_by_team_status", "team_id", "status", "created_at", "id"),
     Index("jobs_by_team_model", "team_id", "model", "created_at", "id"),
     Index("jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
-    Index("jobs_expiry", "expires_at", postgresql_where=text("purged_at IS NULL"), sqlite_where=text("purged_at IS NULL")),
+    Index("jobs_expiry", "expires_at", **where("purged_at IS NULL")),
     # Adoption looks only at jobs whose caller was cut off or is still waiting.
     Index(
-        "jobs_undelivered", "api_key_id", "fingerprint", "created_at",
-        postgresql_where=text("delivered_at IS NULL"), sqlite_where=text("delivered_at IS NULL"),
+        "jobs_undelivered",
+        "api_key_id",
+        "fingerprint",
+        "created_at",
+        **where("delivered_at IS NULL"),
     ),
-)  # fmt: skip
+)

@@ -1,6 +1,8 @@
-"""The one MetaData that every table belongs to, and how its constraints are named."""
+"""The one MetaData that every table belongs to, how its constraints are named, and how partial indexes are written."""
 
-from sqlalchemy import MetaData
+from typing import Any
+
+from sqlalchemy import MetaData, text
 
 METADATA = MetaData(
     naming_convention={
@@ -11,3 +13,8 @@ METADATA = MetaData(
         "pk": "%(table_name)s_pkey",
     }
 )
+
+
+def where(condition: str) -> dict[str, Any]:
+    """The arguments that make an Index partial, on Postgres and on SQLite alike."""
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}

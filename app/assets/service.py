@@ -1,0 +1,63 @@
+"""Keeping the pictures that upstreams made: checked, converted where the vendor could not, and put into storage."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.assets.conversion import convert
+from app.assets.inspection import inspect, keep
+from app.assets.records import Picture
+from app.assets.storage import Storage
+from app.domain.pictures import PictureFormat, Size, parse_size
+from app.domain.requests import ImageRequest
+from app.kit.ids import new_id
+
+
+class PictureKeeper:
+    """Turns files that an upstream delivered into pictures in storage."""
+
+    def __init__(self, storage: Storage, spool: Path) -> None:
+        self._storage = storage
+        self._spool = spool
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """Lend a folder for one call's spool files; it is removed with all that is in it."""
+        self._spool.mkdir(parents=True, exist_ok=True)
+        # On the storage's own file system where that is a folder, so that keeping a picture is a rename.
+        with tempfile.TemporaryDirectory(dir=self._spool, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+
+    async def keep(self, path: Path, request: ImageRequest, spool: Path) -> tuple[Picture, list[str]]:
+        """Check a delivered file and store it; with what was changed against the request, for `adjusted`.
+
+        A format other than the asked one is converted, once. `path` stays in the workspace.
+
+        Raises:
+            PictureBroken: the file is not one whole picture; nothing was stored.
+            StorageUnavailable: storage did not take it; trying again is fine.
+        """
+        notes: list[str] = []
+        inspected = await asyncio.to_thread(inspect, path)
+        asked = None if request.output_format is None else PictureFormat(request.output_format)
+        if asked is not None and inspected.format is not asked:
+            notes.append(f"output_format: converted from {inspected.format} to {asked}")
+            path = await convert(path, asked, compression=request.output_compression, directory=spool)
+            inspected = await asyncio.to_thread(inspect, path)
+        kept = await keep(path, self._storage, inspected=inspected)
+        made = Size(kept.width_px, kept.height_px)
+        size = None if request.size is None else parse_size(request.size)
+        if size is not None and size != made:
+            notes.append(f"size: asked for {size}, the upstream made {made}")
+        picture = Picture(
+            file_id=new_id("file"),
+            key=kept.key,
+            format=kept.format,
+            width_px=kept.width_px,
+            height_px=kept.height_px,
+            size_bytes=kept.size_bytes,
+            sha256=kept.sha256,
+        )
+        return picture, notes

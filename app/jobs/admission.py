@@ -1,0 +1,79 @@
+"""Whether a request may become a job: checked against the catalog before anything is written, held or bought."""
+
+from dataclasses import dataclass, replace
+
+from app.catalog.current import CurrentCatalog
+from app.catalog.entries import Catalog, Model, OnUnknownOutcome
+from app.catalog.pricing import upper_bound
+from app.catalog.validation import validate
+from app.domain.errors import ModelNotFound
+from app.domain.requests import ImageRequest
+from app.jobs.routes import Routes
+from app.routing.plan import Absence, Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A request that can be served, with what its job is to remember of the catalog."""
+
+    request: ImageRequest
+    """Under the model's own name, whatever alias it came by."""
+    catalog_version: str
+    deadline_s: float
+    spare: int
+    """How many attempts with an unknown outcome may be bought again."""
+    picture_hold_micros: int | None
+    """The most that one picture may cost at any route that may be asked; None when a price is not known."""
+
+
+class Admission:
+    """Turns requests away that nothing can serve, with the reason."""
+
+    def __init__(self, catalog: CurrentCatalog, routes: Routes) -> None:
+        self._catalog = catalog
+        self._routes = routes
+
+    def admit(self, request: ImageRequest) -> Admitted:
+        """Check a request whose model is still the name that the client used.
+
+        Raises:
+            ModelNotFound: the catalog has no such model.
+            GatewayError: a parameter has a value that the model cannot honour, or no route can do the request.
+        """
+        catalog = self._catalog.get()
+        model = known_model(catalog, request.model)
+        request = replace(request, model=model.name)
+        validate(request, model)
+        outline = self._routes.outline(model, request)
+        refusal = outline.refusal()
+        if refusal is not None:
+            raise refusal
+        routing = model.routing
+        return Admitted(
+            request=request,
+            catalog_version=catalog.version,
+            deadline_s=routing.deadline_s,
+            spare=1 if routing.on_unknown_outcome is OnUnknownOutcome.FAILOVER else 0,
+            picture_hold_micros=_picture_hold_micros(model, request, outline),
+        )
+
+
+def known_model(catalog: Catalog, name: str) -> Model:
+    """Find a model by any of its names.
+
+    Raises:
+        ModelNotFound: the catalog has no such model.
+    """
+    model = catalog.model(name)
+    if model is None:
+        message = f"The model {name!r} does not exist here. GET /v1/models lists those that do."
+        raise ModelNotFound(message, param="model")
+    return model
+
+
+def _picture_hold_micros(model: Model, request: ImageRequest, outline: Plan) -> int | None:
+    routes = [item.route for item in outline.candidates]
+    routes += [item.route for item in outline.left_out if item.absence is Absence.LATER]
+    bounds = [upper_bound(route, model, request, 1) for route in routes]
+    known = [bound for bound in bounds if bound is not None]
+    return max(known) if known and len(known) == len(bounds) else None

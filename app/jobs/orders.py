@@ -1,0 +1,45 @@
+"""Where an attempt went, written down with it, so that its order can be asked after when the catalog has changed."""
+
+from dataclasses import asdict, dataclass
+
+from app.catalog.entries import Route, Upstream
+from app.jobs.records import Attempt
+from app.kit.json import JsonObject
+from app.upstreams.contract import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An attempt's upstream as it was when the attempt was opened."""
+
+    upstream: Upstream
+    remote_model: str
+    timeout_s: float
+    """The hard limit of this attempt's call."""
+
+    def target(self, attempt: Attempt) -> Target:
+        """What the adapter needs to know."""
+        return Target(
+            base_url=self.upstream.base_url,
+            model=self.remote_model,
+            pictures=attempt.pictures,
+            options=self.upstream.options,
+        )
+
+
+def target_document(route: Route, *, timeout_s: float) -> JsonObject:
+    """Write down where an attempt goes; the key stays in the environment, only its name is kept."""
+    return {"upstream": {**asdict(route.upstream)}, "model": route.model, "timeout_s": timeout_s}
+
+
+def order_of(attempt: Attempt) -> Order:
+    """Read what `target_document` wrote."""
+    document = attempt.target
+    upstream = document["upstream"]
+    if not isinstance(upstream, dict):
+        raise TypeError(f"attempt {attempt.id} has no upstream written down")
+    return Order(
+        upstream=Upstream(**upstream),
+        remote_model=str(document["model"]),
+        timeout_s=float(str(document["timeout_s"])),
+    )

@@ -1,0 +1,106 @@
+"""The sweeper: rescues jobs from dead workers, ends what is overdue, and deletes what has outlived its time.
+
+Every part works in small batches that skip rows in use, so it can run on every worker and disturbs nobody.
+"""
+
+import asyncio
+from typing import Final
+
+from app.assets.errors import StorageUnavailable
+from app.assets.repository import delete_assets, expired_assets, finished_inputs
+from app.assets.storage import Storage
+from app.db.engine import Database
+from app.jobs import repository
+from app.jobs.transitions import SWEEP_BATCH, Transitions
+from app.kit.doorbell import Doorbell
+from app.kit.events import Events
+from app.kit.telemetry import get_logger
+
+LOG = get_logger(__name__)
+
+PURGE_BATCH: Final = 200
+"""Rows deleted in one transaction: a few milliseconds."""
+PAUSE_S: Final = 0.05
+"""Between two batches, so that a long backlog leaves the database to others most of the time."""
+
+
+class Sweeper:
+    """Looks after jobs and pictures that nobody holds."""
+
+    def __init__(
+        self,
+        database: Database,
+        transitions: Transitions,
+        storage: Storage,
+        events: Events,
+        doorbell: Doorbell,
+    ) -> None:
+        self._database = database
+        self._transitions = transitions
+        self._storage = storage
+        self._events = events
+        self._doorbell = doorbell
+
+    async def sweep(self) -> int:
+        """Rescue and end jobs until none is left to; how many were moved.
+
+        Raises:
+            StoreUnavailable: the database did not answer; the next sweep goes on.
+        """
+        moved = 0
+        # The embedded default is one process: a lease there lapses only with the process that would rescue it.
+        if not self._database.is_sqlite:
+            while rescued := await self._transitions.rescue():
+                moved += len(rescued)
+                for job_id in rescued:
+                    LOG.warning("job.rescued", job_id=job_id)
+                    self._doorbell.ring(job_id)
+                if len(rescued) < SWEEP_BATCH:
+                    break
+        while ended := await self._transitions.end_overdue():
+            moved += len(ended)
+            for job_id in ended:
+                self._events.publish(job_id)
+            if len(ended) < SWEEP_BATCH:
+                break
+        return moved
+
+    async def purge(self) -> int:
+        """Delete pictures past their life, inputs of final jobs and lapsed idempotency keys; how many rows.
+
+        A job whose pictures are gone keeps its record and its cost.
+
+        Raises:
+            StoreUnavailable: the database did not answer; the next purge goes on.
+        """
+        deleted = await self._purge_pictures()
+        for purge in (repository.purge_jobs, repository.purge_idempotency_keys):
+            while True:
+                async with self._database.transaction() as connection:
+                    rows = await purge(connection, limit=PURGE_BATCH)
+                deleted += rows
+                if rows < PURGE_BATCH:
+                    break
+                await asyncio.sleep(PAUSE_S)
+        return deleted
+
+    async def _purge_pictures(self) -> int:
+        deleted = 0
+        for find in (expired_assets, finished_inputs):
+            while True:
+                async with self._database.transaction() as connection:
+                    found = await find(connection, limit=PURGE_BATCH)
+                    gone = []
+                    for asset in found:
+                        try:
+                            await self._storage.delete(asset.key)
+                        except StorageUnavailable as exc:
+                            LOG.warning("picture.not_deleted", file_id=asset.id, reason=str(exc))
+                            continue
+                        gone.append(asset.id)
+                    await delete_assets(connection, gone)
+                deleted += len(gone)
+                if len(found) < PURGE_BATCH or not gone:
+                    break
+                await asyncio.sleep(PAUSE_S)
+        return deleted
