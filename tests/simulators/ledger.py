@@ -146,6 +146,10 @@ class Ledger:
             account.pictures += pictures
             account.cost_usd += cost_usd
 
+    def has_charged(self, attempt_id: str) -> bool:
+        """Whether this attempt has been billed."""
+        return attempt_id in self.attempts and self.attempts[attempt_id].charges > 0
+
     def as_json(self, *, calls: bool) -> dict[str, Any]:
         """Write the accounts, and the calls if asked."""
         written: dict[str, Any] = self.total.as_json()

@@ -67,8 +67,8 @@ class OpenAi(Simulator):
         self.noise_pictures = noise_pictures
         """PNGs do not compress (12.6 MB for 2048x2048) and are all the same."""
         self.idempotent = idempotent
-        """A repeated `Idempotency-Key` gets the first answer again, unbilled. OpenAI documents no such thing."""
-        self._answered: dict[str, Answer] = {}
+        """A repeated `Idempotency-Key` gets the same pictures again, unbilled. OpenAI documents no such thing."""
+        self._seeds: dict[str, int] = {}
 
     def occasion_of(self, method: str, path: str) -> Occasion | None:
         """Both image endpoints buy; nothing else can."""
@@ -118,8 +118,6 @@ class OpenAi(Simulator):
         raise Refused(404, "model_not_found", f"The model '{name}' does not exist", param="model")
 
     async def _buy(self, call: Call, request: Request) -> Answer:
-        if self.idempotent and call.attempt_id in self._answered:
-            return self._answered[call.attempt_id]
         given, uploads = read_body(call, request)
         self.admit(call, request, given)
         step = self.choose(call, "purchase", str(given.get("prompt", "")))
@@ -140,10 +138,7 @@ class OpenAi(Simulator):
         edge = before_work(step)
         if edge is not None:
             return edge
-        answer = await self._work(call, request.path, order, step)
-        if self.idempotent and call.attempt_id:
-            self._answered[call.attempt_id] = answer
-        return answer
+        return deliver(await self._work(call, request.path, order, step), step)
 
     def admit(self, call: Call, request: Request, given: Mapping[str, Any]) -> None:
         """Look at a parsed purchase before anything else is checked; raises Refused. OpenAI lets all pass."""
@@ -174,25 +169,31 @@ class OpenAi(Simulator):
             if step.billed is None:
                 self._bill(call, order, order.n, partials=order.partial_images * order.n)
             event = "image_edit" if path == _EDITS else "image_generation"
-            answer = Answer(
+            return Answer(
                 headers={"content-type": "text/event-stream"}, pieces=self._events(call, order, event)
             )
-            return deliver(answer, step)
-        pictures = await encoded(
-            order, step, seed=call.number, mark=call.attempt_id, noisy=self.noise_pictures
-        )
         if step.billed is None:
-            self._bill(call, order, max(1, len(pictures)))
+            self._bill(call, order, max(1, count_of(order, step)))
+        pictures = await encoded(
+            order, step, seed=self._seed_of(call), mark=call.attempt_id, noisy=self.noise_pictures
+        )
         pieces = wire_format.reply_pieces(order, pictures, int(time.time()))
-        return deliver(Answer(headers={"content-type": "application/json"}, pieces=pieces), step)
+        return Answer(headers={"content-type": "application/json"}, pieces=pieces)
+
+    def _seed_of(self, call: Call) -> int:
+        if not self.idempotent or not call.attempt_id:
+            return call.number
+        return self._seeds.setdefault(call.attempt_id, call.number)
 
     def _bill(self, call: Call, order: Order, pictures: int, *, partials: int = 0) -> None:
+        if self.idempotent and call.attempt_id and self._ledger.has_charged(call.attempt_id):
+            return
         tokens = wire_format.usage(order, pictures=pictures, partials=partials)
         self._ledger.bill(call, pictures=pictures, cost_usd=wire_format.cost_usd(order.model, tokens))
 
     async def _events(self, call: Call, order: Order, event: str) -> AsyncIterator[bytes]:
         pictures = await encoded(
-            order, Step(), seed=call.number, mark=call.attempt_id, noisy=self.noise_pictures
+            order, Step(), seed=self._seed_of(call), mark=call.attempt_id, noisy=self.noise_pictures
         )
         for finished in pictures:
             shared = {

@@ -21,7 +21,8 @@ Occasion: TypeAlias = Literal["purchase", "poll", "file", "stream"]
 
 OCCASIONS: Final[tuple[Occasion, ...]] = get_args(Occasion)
 _MARKER: Final = re.compile(r"\[\[(?:([a-z._]+)@)?([^\[\]]+)\]\]")
-_PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 20.0
+"""How long a test may wait for something to happen before it is taken to be stuck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +76,7 @@ class Hold:
 
     async def reached(self) -> "Call":
         """Wait until a call stands here, and return it."""
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S):
             return await asyncio.shield(self._arrived)
 
     def release(self) -> None:

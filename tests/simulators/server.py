@@ -16,7 +16,7 @@ from email.utils import formatdate
 from typing import Any, ClassVar, Final, Self
 
 from tests.simulators.ledger import Call, Ledger
-from tests.simulators.script import OCCASIONS, Hold, Occasion, Script, Step
+from tests.simulators.script import OCCASIONS, PATIENCE_S, Hold, Occasion, Script, Step
 from tests.simulators.wire import Answer, Origin, Request, Reset
 
 _CONTROL: Final = "/_sim/"
@@ -50,6 +50,8 @@ class Simulator(ABC):
         self._script = Script(self.name, self.kinds)
         self._random = random.Random(seed)
         self._hanging = asyncio.Event()
+        self._hung = asyncio.Event()
+        self._idle = asyncio.Event()
 
     @property
     def base_url(self) -> str:
@@ -104,10 +106,23 @@ class Simulator(ABC):
         self._script.holds[on].append(hold)
         return hold
 
+    async def hung(self) -> None:
+        """Wait until a call hangs."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self._hung.wait()
+
     def release(self) -> None:
         """Let every call go on that hangs."""
         self._hanging.set()
         self._hanging = asyncio.Event()
+        self._hung.clear()
+
+    async def idle(self) -> None:
+        """Wait until no purchase is in work, those included whose client has left."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self._ledger.in_flight:
+                self._idle.clear()
+                await self._idle.wait()
 
     def reset(self) -> None:
         """Forget the script, the ledger and all that was made. Calls that hang go on."""
@@ -142,6 +157,7 @@ class Simulator(ABC):
         if delay_s:
             await asyncio.sleep(delay_s)
         if step.kind == "hang":
+            self._hung.set()
             await self._hanging.wait()
 
     # -- The port.
@@ -178,6 +194,7 @@ class Simulator(ABC):
         finally:
             if on == "purchase":
                 ledger.in_flight -= 1
+                self._idle.set()
         return Answer(
             status=answer.status,
             headers={"date": formatdate(usegmt=True), **answer.headers},

@@ -71,11 +71,12 @@ def _read_job(reply: Reply, ticket: str) -> Outcome:
             FailureKind.GARBLED, f"the vendor no longer knows the job {ticket!r}", status=reply.status
         )
     job = reply.body if 200 <= reply.status < 300 else None
-    status = job.get("status") if isinstance(job, dict) else None
+    said = job.get("status") if isinstance(job, dict) else None
+    status = said if isinstance(said, str) else ""
     if not isinstance(job, dict) or (status != "succeeded" and status not in _ENDED):
         return Waiting(ticket=ticket, poll_after_s=max(_POLL_AFTER_S, retry_after_s(reply.headers) or 0.0))
     if status in _ENDED:
-        raise _ended(job, str(status))
+        raise _ended(job, status)
     pictures = _pictures(job)
     if not pictures:
         raise UpstreamFailure(
