@@ -132,12 +132,11 @@ class Runner:
 
     async def _wait_for_news(self, decision: Decision) -> None:
         """Until an attempt ends, the deadline comes, or this process is told to stop."""
-        until_due_s = decision.due_in_s + 0.05 if decision.due_in_s > 0 else None
         draining = asyncio.ensure_future(self._work.draining.wait())
         waits: set[asyncio.Future[object]] = {*self._tasks.values(), draining}  # type: ignore[arg-type]
         if self._work.draining.is_set():
             waits.discard(draining)
-        await asyncio.wait(waits, timeout=until_due_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=decision.wake_in_s, return_when=asyncio.FIRST_COMPLETED)
         draining.cancel()
         for attempt_id, task in list(self._tasks.items()):
             if task.done():
@@ -230,14 +229,7 @@ class Runner:
         with self._work.keeper.workspace() as spool:
             try:
                 call = adapter.submit(self._job.request, order.target(attempt))
-                reply = await self._work.caller.call(
-                    call,
-                    upstream=order.upstream,
-                    attempt_id=attempt.id,
-                    timeout_s=order.timeout_s,
-                    spool=spool,
-                )
-                outcome = adapter.read(reply, None)
+                outcome = adapter.read(await self._call(call, attempt, order, spool), None)
             except UpstreamFailure as failure:
                 await self._failed(attempt, failure)
                 return
@@ -279,14 +271,7 @@ class Runner:
             with self._work.keeper.workspace() as spool:
                 try:
                     call = adapter.resume(ticket, order.target(attempt))
-                    reply = await self._work.caller.call(
-                        call,
-                        upstream=order.upstream,
-                        attempt_id=attempt.id,
-                        timeout_s=order.timeout_s,
-                        spool=spool,
-                    )
-                    outcome = adapter.read(reply, ticket)
+                    outcome = adapter.read(await self._call(call, attempt, order, spool), ticket)
                 except PollFailed:
                     failed_polls += 1
                     poll_after_s = 1.0 + full_jitter(failed_polls, base_s=1.0, cap_s=_POLL_CAP_S)

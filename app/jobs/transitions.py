@@ -63,6 +63,8 @@ class Decision:
     """Orders at a vendor that nobody in this process follows yet."""
     due_in_s: float
     """Until the deadline; negative once it has passed."""
+    wake_in_s: float | None
+    """Until time alone changes what is to be done; None when it never will."""
     judged_in_s: float | None
     """Until the outcome of somebody else's call may be judged; None when there is none."""
 
@@ -117,8 +119,9 @@ class Transitions:
             job, at = await self._held(connection, job_id, token)
             attempts = await repository.attempts_of(connection, [job_id])
             for attempt in attempts:
-                is_foreign = attempt.id not in followed and attempt.state.is_open
-                if is_foreign and attempt.outcome_due <= at:
+                # Its own sender answers for a call in flight; an order is given up by whoever asks after it.
+                is_ours = attempt.id in followed and attempt.state is AttemptState.INTENT
+                if attempt.state.is_open and not is_ours and attempt.outcome_due <= at:
                     job = await self._outcome_unknown(connection, job, attempt, _UNANSWERED)
             attempts = await repository.attempts_of(connection, [job_id])
             verdict = self._verdict(job, attempts, at, max_rounds)
@@ -129,6 +132,8 @@ class Transitions:
             ]
             if job.status.is_final and not any(attempt.state.is_open for attempt in attempts):
                 await self._release(connection, job)
+            orders = [item.outcome_due for item in attempts if item.state is AttemptState.ACCEPTED]
+            turns = [*orders, *([] if job.status.is_final else [job.deadline_at])]
             intents = [attempt.outcome_due for attempt in foreign if attempt.state is AttemptState.INTENT]
             return Decision(
                 job=job,
@@ -136,6 +141,7 @@ class Transitions:
                 verdict=verdict,
                 resume=tuple(attempt for attempt in foreign if attempt.state is AttemptState.ACCEPTED),
                 due_in_s=(job.deadline_at - at).total_seconds(),
+                wake_in_s=min(((turn - at).total_seconds() for turn in turns if turn > at), default=None),
                 judged_in_s=(min(intents) - at).total_seconds() if intents else None,
             )
 
