@@ -61,7 +61,7 @@ class LinkSigner:
         return now.timestamp() < int(expiry)
 
     def _signature(self, kid: str, team_id: str, file_id: str, expiry: str) -> str:
-        message = "\n".join(("v1", "GET", team_id, file_id, expiry)).encode("utf-8", "backslashreplace")
+        message = f"v1\nGET\n{team_id}\n{file_id}\n{expiry}".encode("utf-8", "backslashreplace")
         digest = hmac.digest(self._keys[kid], message, hashlib.sha256)
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 

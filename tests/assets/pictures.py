@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -32,6 +33,13 @@ def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()
+
+
+def opened(content: bytes | Path) -> Image.Image:
+    """Decode a picture; no file stays open."""
+    picture = Image.open(io.BytesIO(content if isinstance(content, bytes) else content.read_bytes()))
+    picture.load()
+    return picture
 
 
 def animated(kind: str) -> bytes:
