@@ -5,6 +5,7 @@ drawing takes processor time and belongs into a thread.
 """
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from app.upstreams.sandbox.lettering import Caption, draw_caption, draw_spaced, 
 
 Colour: TypeAlias = tuple[int, int, int]
 
-_RULING: Final = (224, 36, 54)
-"""Rubylith red: what retouchers masked with."""
+_RUBYLITH: Final = (224, 36, 54)
+"""The red film that retouchers cut their masks from."""
 _PAPER: Final = (250, 248, 243)
 _INK: Final = (255, 253, 248)
 
@@ -125,7 +126,7 @@ def draw(sketch: Sketch) -> Image.Image:
     _scrim(canvas, palette.near, caption, sketch.size)
     if sketch.photo is not None:
         _print(canvas, drawn, sketch.photo, sketch.region, caption, random)
-    _letter(canvas, drawn, sketch, caption, palette)
+    _letter(canvas, sketch, caption, palette)
     if sketch.is_transparent:
         canvas.putalpha(drawn)
     return _coarse(canvas, sketch.coarseness) if sketch.coarseness else canvas
@@ -149,7 +150,7 @@ def _mixed(first: Colour, second: Colour, share: float) -> Colour:
 
 
 def _gradient(size: tuple[int, int], stops: Sequence[Colour]) -> Image.Image:
-    width, height = size
+    _, height = size
     column = Image.new("RGB", (1, height))
     last = len(stops) - 1
     for y in range(height):
@@ -223,7 +224,7 @@ def _ridge(random: Random, roughness: float) -> list[float]:
     step = 1.0
     while len(levels) < _CURVE_POINTS:
         halved = [levels[0]]
-        for before, after in zip(levels, levels[1:], strict=False):
+        for before, after in itertools.pairwise(levels):
             halved += [(before + after) / 2 + random.uniform(-step, step), after]
         levels = halved
         step *= 0.4 + 0.08 * roughness
@@ -320,7 +321,7 @@ def _print(
     shown = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
     if region is not None:
         veil = region.resize(shown.size).point([level * 3 // 5 for level in range(256)])
-        shown.paste(_RULING, (0, 0), veil)
+        shown.paste(_RUBYLITH, (0, 0), veil)
     # A pixel of nothing around the mask, so that turning it leaves a smooth edge.
     card = Image.new("RGB", (shown.width + 2 * border, shown.height + 2 * border), _PAPER)
     card.paste(shown, (border, border))
@@ -337,9 +338,7 @@ def _print(
     drawn.paste(255, corner, edge)
 
 
-def _letter(
-    canvas: Image.Image, drawn: Image.Image, sketch: Sketch, caption: Caption, palette: _Palette
-) -> None:
+def _letter(canvas: Image.Image, sketch: Sketch, caption: Caption, palette: _Palette) -> None:
     width, height = sketch.size
     margin = _margin(sketch.size)
     small = max(8, min(width, height) // 48)

@@ -137,10 +137,11 @@ def _rule(place: str, rule: Json) -> FailureRule:
             f"{place}: {rule!r} is not a rule. Write one like {{kind: busy, every: 3}}."
         )
     _only(place, rule, ("kind", "every", "probability", "prompt", "retry_after_s"))
-    if sum(name in rule for name in ("every", "probability", "prompt")) != 1:
+    conditions = [name for name in ("every", "probability", "prompt") if name in rule]
+    if len(conditions) != 1:
+        said = " and ".join(conditions) or "nothing"
         raise SandboxOptionsInvalid(
-            f"{place}: says {'nothing of' if len(rule) < 3 else 'too much on'} when to fail. Write exactly one of "
-            "every, probability and prompt."
+            f"{place}: says {said} about when to fail. Write exactly one of every, probability and prompt."
         )
     kind = _kind(place, rule.get("kind"))
     if "retry_after_s" in rule and kind is not SandboxFailure.BUSY:
