@@ -244,7 +244,7 @@ class JobModel:
         for index, attempt in enumerate(world.attempts):
             yield from self._follow_steps(world, slot, index, attempt)
         if not any(attempt.calls[slot] in IN_HAND for attempt in world.attempts):
-            after = self._end_lease(world)._replace(claims=world.claims - 1)
+            after = self._end_lease(world)._replace(claims=max(0, world.claims - 1))
             after = update_attempts(after, lambda attempt: with_call(attempt, slot, "none"))
             yield self._step(world, f"run {slot} parks the job", after, run=slot)
 

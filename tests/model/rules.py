@@ -1,11 +1,12 @@
 """What must hold in every state and of every step of the job model, and the mutants that must break it."""
 
 from collections.abc import Iterator
-from enum import StrEnum
+from enum import StrEnum, unique
 
 from tests.model.world import OPEN, Attempt, World
 
 
+@unique
 class Rule(StrEnum):
     """Each value is the sentence that a failing test prints."""
 
@@ -27,6 +28,7 @@ class Rule(StrEnum):
     BOOKS_BEHIND_BILL = "spent and held money together do not cover what the vendors billed"
 
 
+@unique
 class Mutant(StrEnum):
     """Ways to get the design wrong; each value says in one sentence why it is wrong."""
 
@@ -56,8 +58,8 @@ class Mutant(StrEnum):
         "the pictures of another attempt that come back are tried again although the request is refused"
     )
     CLOCK_NOT_CHECKED_BEFORE_SEND = "a run that wakes late sends what others have written off"
-    WRITTEN_OFF_BEFORE_DUE = "the sender may still be about to send"
-    POISON_BEFORE_DUE = "the sender may still be about to send"
+    WRITTEN_OFF_BEFORE_DUE = "the sender of an earlier run may still be about to send"
+    POISON_BEFORE_DUE = "a run that lost its lease is no crash: it may still be about to send"
     FINAL_STATUS_OVERWRITTEN = "clients and webhooks have seen the final status"
     UNFENCED_FAILURE = "a run that lost its lease requeues the job under the hands of the new holder"
     UNFENCED_INTENT = "a run that lost its lease starts something new"

@@ -102,11 +102,15 @@ def test_one_token_bump_of_the_two_is_enough(mutant: Mutant) -> None:
 
 
 @pytest.mark.parametrize(
-    "mutant",
-    [Mutant.CLOCK_NOT_CHECKED_BEFORE_SEND, Mutant.WRITTEN_OFF_BEFORE_DUE],
-    ids=lambda mutant: mutant.name.lower(),
+    "mutant, broken",
+    [
+        pytest.param(Mutant.CLOCK_NOT_CHECKED_BEFORE_SEND, Rule.SENT_AFTER_WRITTEN_OFF, id="clock"),
+        pytest.param(Mutant.WRITTEN_OFF_BEFORE_DUE, Rule.SENT_AFTER_WRITTEN_OFF, id="due time"),
+        pytest.param(Mutant.UNFENCED_INTENT, Rule.MOVED_BY_STRANGER, id="fence of intents"),
+        pytest.param(Mutant.NO_TOKEN_BUMP, Rule.MOVED_BY_STRANGER, id="token"),
+    ],
 )
-def test_billing_does_not_rest_on_clocks(mutant: Mutant) -> None:
+def test_bill_rests_on_the_counter_alone(mutant: Mutant, broken: Rule) -> None:
     report = explore(JobModel(ONE_PICTURE._replace(spare=1), mutant))
 
-    assert set(report.counterexamples) == {Rule.SENT_AFTER_WRITTEN_OFF}
+    assert set(report.counterexamples) == {broken}

@@ -149,8 +149,9 @@ def canonical(world: World, *, trusts_design: bool) -> World:
     """
     simpler = [_simplified(attempt, trusts_design) for attempt in world.attempts]
     attempts = [attempt for attempt in simpler if attempt is not None]
+    # A run with the job's token stays even without lease and call: if the token is not raised, it will pass the fence.
     runs = [
-        token if slot == world.holder or _has_call(attempts, slot) else IDLE
+        token if slot == world.holder or token == world.token or _has_call(attempts, slot) else IDLE
         for slot, token in enumerate(world.runs)
     ]
     order = tuple(sorted(range(len(runs)), key=lambda slot: -runs[slot]))
