@@ -61,3 +61,23 @@ class PictureKeeper:
             sha256=kept.sha256,
         )
         return picture, notes
+
+
+class StoredInputs:
+    """Input pictures in storage, as the caller streams them into a body."""
+
+    def __init__(self, database: Database, storage: Storage) -> None:
+        self._database = database
+        self._storage = storage
+
+    async def open(self, file_id: str) -> StoredInput:
+        """Find a stored input; its bytes are read only when the chunks are asked for.
+
+        Raises:
+            AssetMissing: there is no such picture any more.
+        """
+        async with self._database.reading() as connection:
+            asset = await find_asset(connection, file_id, team_id=None)
+        if asset is None:
+            raise AssetMissing(f"There is no file {file_id!r}.")
+        return StoredInput(size_bytes=asset.size_bytes, chunks=self._storage.open(asset.key))

@@ -15,9 +15,9 @@ class Doorbell(Protocol):
 class LocalDoorbell:
     """A doorbell for workers of the same process."""
 
-    def __init__(self) -> None:
-        self.rung = asyncio.Event()
+    def __init__(self, rung: asyncio.Event) -> None:
+        self._rung = rung
 
     def ring(self, _job_id: str) -> None:
         """Wake the worker."""
-        self.rung.set()
+        self._rung.set()

@@ -1,0 +1,166 @@
+"""Redis as a carrier of hints: events between processes, and arq as the doorbell.
+
+Nothing here is ever waited for by a request, and nothing is lost with it: whoever misses a hint looks into the table.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from arq.connections import ArqRedis, RedisSettings
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.exceptions import RedisError
+
+from app.kit.backoff import full_jitter
+from app.kit.events import LocalEvents
+from app.kit.ids import new_id
+from app.kit.telemetry import get_logger
+
+LOG = get_logger(__name__)
+
+QUEUE: Final = "darkroom:doorbell"
+FORWARD: Final = "forward"
+"""The name of arq's task that hands a job id to the engine of its process."""
+_CHANNEL: Final = "darkroom:events"
+_HINT_BUDGET_S: Final = 0.05
+"""What a hint may take before it is dropped."""
+_PENDING_AT_MOST: Final = 1000
+"""Hints under way at once; with Redis hanging, more of them would only pile up."""
+_CONNECTIONS: Final = 20
+
+
+class Hints:
+    """Sends hints in the background, drops those that Redis does not take at once."""
+
+    def __init__(self) -> None:
+        self._pending: set[asyncio.Task[None]] = set()
+
+    def send(self, hint: Callable[[], Awaitable[object]]) -> None:
+        """Start to send a hint; never waits and never raises."""
+        if len(self._pending) >= _PENDING_AT_MOST:
+            return
+        task = asyncio.create_task(self._send(hint))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    @staticmethod
+    async def _send(hint: Callable[[], Awaitable[object]]) -> None:
+        try:
+            async with asyncio.timeout(_HINT_BUDGET_S):
+                await hint()
+        except (RedisError, OSError, TimeoutError) as exc:
+            LOG.debug("hint.dropped", reason=type(exc).__name__)
+
+    async def close(self) -> None:
+        """Let what is under way end; it is bounded by its budget."""
+        await asyncio.gather(*self._pending)
+
+
+class RedisEvents(LocalEvents):
+    """Events between all processes that share a Redis; within this process they need none."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._redis = Redis(connection_pool=_pool(url))
+        self._hints = Hints()
+
+    def publish(self, subject: str) -> None:
+        """Tell this process at once and the others through Redis."""
+        super().publish(subject)
+        self._hints.send(lambda: self._redis.publish(_CHANNEL, subject))
+
+    async def run(self) -> None:
+        """Listen for other processes, for ever; a Redis that goes away is come back to."""
+        failures = 0
+        while True:
+            try:
+                async with self._redis.pubsub() as channel:
+                    await channel.subscribe(_CHANNEL)
+                    failures = 0
+                    await self._pass_on(channel.get_message)
+            except (RedisError, OSError) as exc:
+                failures += 1
+                LOG.warning("events.disconnected", reason=type(exc).__name__)
+                await asyncio.sleep(0.1 + full_jitter(failures, base_s=0.1, cap_s=2.0))
+
+    async def _pass_on(self, get_message: Callable[..., Awaitable[dict[str, object] | None]]) -> None:
+        while True:
+            message = await get_message(ignore_subscribe_messages=True, timeout=None)
+            if message is not None and isinstance(message["data"], bytes):
+                super().publish(message["data"].decode())
+
+    async def ping(self) -> None:
+        """Ask whether Redis answers.
+
+        Raises:
+            RedisError, OSError: it does not.
+        """
+        await self._redis.ping()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._hints.close()
+        await self._redis.aclose()
+
+
+class ArqDoorbell:
+    """Rings at one worker's door, through arq."""
+
+    def __init__(self, url: str) -> None:
+        self._arq = arq_redis(url)
+        self._hints = Hints()
+
+    def ring(self, job_id: str) -> None:
+        """Send the id to a worker."""
+        # A fresh id for each ring: arq drops a task whose id it remembers.
+        hint_id = new_id("ring")
+        self._hints.send(lambda: self._arq.enqueue_job(FORWARD, job_id, _job_id=hint_id, _queue_name=QUEUE))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._hints.close()
+        await self._arq.aclose()
+
+
+def arq_redis(url: str) -> ArqRedis:
+    """A client for arq that connects when first used, and writes JSON: pickle would run what anybody put there."""
+    return ArqRedis(
+        connection_pool=_pool(url),
+        job_serializer=serialize,
+        job_deserializer=deserialize,
+        default_queue_name=QUEUE,
+    )
+
+
+def serialize(document: dict[str, object]) -> bytes:
+    """Write arq's task description as JSON."""
+    return json.dumps(document, default=str).encode()
+
+
+def deserialize(data: bytes) -> dict[str, object]:
+    """Read what `serialize` wrote."""
+    document: dict[str, object] = json.loads(data)
+    return document
+
+
+def arq_settings(url: str) -> RedisSettings:
+    """What arq's worker connects with."""
+    settings = RedisSettings.from_dsn(url)
+    settings.conn_timeout = 2
+    settings.conn_retries = 1
+    return settings
+
+
+def _pool(url: str) -> ConnectionPool:
+    # Without a read timeout, for a subscription waits in silence; hints have a budget of their own.
+    return BlockingConnectionPool.from_url(
+        url, max_connections=_CONNECTIONS, timeout=1, socket_connect_timeout=2, socket_keepalive=True
+    )
+
+
+def host_of(url: str) -> str:
+    """Where a Redis is, without its password, for messages."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port or 6379}"
