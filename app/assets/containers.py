@@ -303,11 +303,12 @@ def _walk_webp(reader: Reader, on_part: OnPart) -> Size:
         if end - start < 8:
             raise PictureBroken("has parts that do not add up to its length")
         name, payload = struct.unpack("<4sI", reader.take(8))
-        payload_end = start + 8 + payload
-        if payload_end > end:
+        # Chunks are padded to even lengths, the last one too.
+        chunk_end = start + 8 + payload + payload % 2
+        if chunk_end > end:
             raise PictureBroken("has parts that do not add up to its length")
         match name:
-            case b"VP8X" if count == 0 and payload >= 10:
+            case b"VP8X" if count == 0 and payload == 10:
                 canvas = _webp_canvas(reader.take(10))
             case b"VP8 " if payload >= 10 and picture is None:
                 picture = _webp_lossy(reader.take(10), payload)
@@ -321,9 +322,7 @@ def _walk_webp(reader: Reader, on_part: OnPart) -> Size:
                 raise PictureBroken("does not begin like a WebP")
             case _:
                 pass
-        reader.skip(payload_end - reader.position)
-        # Chunks are padded to even lengths; some writers leave the last one without.
-        reader.skip(min(payload % 2, end - payload_end))
+        reader.skip(chunk_end - reader.position)
         on_part(name, start, reader.position)
     raise PictureBroken("has too many parts")
 

@@ -26,6 +26,8 @@ def drawing(width_px: int = 40, height_px: int = 30, mode: str = "RGB", *, shade
             for x in range(width_px)
         ]
     )
+    if mode == "RGBA":
+        picture.putalpha(picture.getchannel("G"))
     return picture.convert(mode)
 
 
