@@ -55,7 +55,7 @@ def talkative_jpeg(**options: object) -> bytes:
         dpi=(300, 300),
         **options,
     )
-    segments = [(0xE0, b"JFXX\0\x10" + SECRET), (0xE2, b"MPF\0" + SECRET), (0xED, b"Photoshop 3.0\0" + SECRET),
+    segments = [(0xE0, b"JFXX\0\x10" + SECRET), (0xE2, b"FPXR\0" + SECRET), (0xED, b"Photoshop 3.0\0" + SECRET),
                 (0xEB, SECRET), (0xFE, SECRET)]  # fmt: skip
     extra = b"".join(struct.pack(">BBH", 0xFF, code, len(data) + 2) + data for code, data in segments)
     return content[:2] + extra + content[2:]
