@@ -5,8 +5,9 @@ reused connection passes it, and there is no second look-up that could answer ot
 """
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import httpcore2
 
@@ -69,7 +70,7 @@ class Guard(httpcore2.AsyncNetworkBackend):
             if not is_trusted and not self._is_right_peer(stream):
                 await stream.aclose()
                 raise Denied(f"{host!r} leads to an address that may not be reached")
-            return stream
+            return _Connection(stream)
         raise broken or httpcore2.ConnectError("no address")
 
     async def connect_unix_socket(
@@ -101,3 +102,31 @@ class Guard(httpcore2.AsyncNetworkBackend):
             return True
         # A public address of this machine itself is dialled from that same address.
         return is_reachable(peer[0]) and (own is None or own[0] != peer[0])
+
+
+class _Connection(httpcore2.AsyncNetworkStream):
+    """A connection that does not outlive a TLS handshake given up from outside; the library's own would."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            await self._stream.aclose()
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

@@ -47,7 +47,6 @@ _HOST_NAME: Final = re.compile(r"[0-9a-z_.-]{1,253}")
 _BROKEN: Final = (
     httpcore2.TimeoutException,
     httpcore2.NetworkError,
-    httpcore2.ProtocolError,
     httpx2.TransportError,
 )
 
@@ -423,8 +422,12 @@ class _Flight:
     async def watch(self, content: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
         # A transport within the process sends no trace; for it, the body leaves when it is asked for.
         self.leave()
-        async for chunk in content:
-            yield chunk
+        try:
+            async for chunk in content:
+                yield chunk
+        finally:
+            if isinstance(content, AsyncGenerator):
+                await content.aclose()
 
 
 @contextmanager
@@ -433,9 +436,9 @@ def _translated(flight: _Flight) -> Iterator[None]:
         yield
     except Denied as exc:
         raise EgressDenied(str(exc)) from exc
-    except (httpcore2.LocalProtocolError, httpx2.LocalProtocolError):
-        # The cause quotes the header that it stumbled on, which may be the credential.
-        raise NoAnswer("LocalProtocolError", may_have_left=flight.may_have_left) from None
+    except (httpcore2.ProtocolError, httpx2.ProtocolError) as exc:
+        # Without the cause: it quotes the bytes that it stumbled on, our credential or their body.
+        raise NoAnswer(type(exc).__name__, may_have_left=flight.may_have_left) from None
     except _BROKEN as exc:
         raise NoAnswer(type(exc).__name__, may_have_left=flight.may_have_left) from exc
 
