@@ -1,5 +1,7 @@
 """A picture becomes the same picture in another format, decoded where it can do no harm."""
 
+import asyncio
+import os
 import zlib
 from pathlib import Path
 
@@ -203,3 +205,28 @@ async def test_the_decoder_sees_no_environment_and_no_current_folder(
         await convert(
             written(tmp_path, SAMPLES["png"]), PictureFormat.WEBP, compression=None, directory=tmp_path
         )
+
+
+async def test_a_conversion_given_up_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = tmp_path / "running"
+    os.mkfifo(running)
+    program = tmp_path / "program.py"
+    # Opening a pipe waits for its other end, so both sides know that the other is there.
+    program.write_text(f"print('begun', file=open({str(running)!r}, 'w'))\nprint('picture')\n")
+    monkeypatch.setattr(isolation, "_PROGRAM", program)
+    (tmp_path / "made").mkdir()
+    conversion = asyncio.create_task(
+        convert(
+            written(tmp_path, SAMPLES["png"]),
+            PictureFormat.WEBP,
+            compression=None,
+            directory=tmp_path / "made",
+        )
+    )
+    assert await asyncio.to_thread(running.read_text) == "begun\n"
+
+    conversion.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await conversion
+
+    assert made_files(tmp_path / "made") == []
