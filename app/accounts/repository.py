@@ -1,0 +1,107 @@
+"""Every query on teams and API keys. Each function takes the caller's connection and commits nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import literal, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
+from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.accounts.records import ApiKey, Team, key_from, team_from
+from app.db.engine import row_values
+from app.db.tables.api_keys import api_keys
+from app.db.tables.teams import teams
+from app.db.types import now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKey:
+    """A key as authentication needs it, with the database's time of the look."""
+
+    key: ApiKey
+    lookup: str
+    digest: bytes
+    at: datetime
+
+
+async def keys_by_lookup(connection: AsyncConnection, lookups: Sequence[str]) -> list[StoredKey]:
+    """Read the keys with any of these lookups, revoked and expired ones too."""
+    query = select(api_keys, now().label("at")).where(api_keys.c.lookup.in_(lookups))
+    return [
+        StoredKey(key=key_from(row_values(row)), lookup=row.lookup, digest=row.digest, at=row.at)
+        for row in await connection.execute(query)
+    ]
+
+
+async def put_team(connection: AsyncConnection, team_id: str, name: str) -> None:
+    """Write a team unless it is there."""
+    row = {"id": team_id, "name": name, "limits": {}}
+    await connection.execute(_upsert(connection, teams).values(row).on_conflict_do_nothing())
+
+
+async def put_key(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
+    """Write a key, in the place of the one that had its lookup."""
+    replaced = {"digest": values["digest"], "hint": values["hint"], "revoked_at": None, "expires_at": None}
+    statement = _upsert(connection, api_keys).values(**values)
+    await connection.execute(statement.on_conflict_do_update(index_elements=["lookup"], set_=replaced))
+
+
+async def insert_team(connection: AsyncConnection, values: Mapping[str, Any]) -> Team | None:
+    """Write a new team; None when its name is taken."""
+    statement = _upsert(connection, teams).values(**values).on_conflict_do_nothing().returning(*teams.c)
+    row = (await connection.execute(statement)).first()
+    return None if row is None else team_from(row_values(row))
+
+
+async def insert_key(connection: AsyncConnection, values: Mapping[str, Any]) -> ApiKey:
+    """Write a new key."""
+    statement = _upsert(connection, api_keys).values(**values).returning(*api_keys.c)
+    return key_from(row_values((await connection.execute(statement)).one()))
+
+
+async def find_team(connection: AsyncConnection, team_id: str) -> Team | None:
+    """Read a team."""
+    row = (await connection.execute(select(teams).where(teams.c.id == team_id))).first()
+    return None if row is None else team_from(row_values(row))
+
+
+async def find_key(connection: AsyncConnection, key_id: str) -> ApiKey | None:
+    """Read a key."""
+    row = (await connection.execute(select(api_keys).where(api_keys.c.id == key_id))).first()
+    return None if row is None else key_from(row_values(row))
+
+
+async def list_teams(connection: AsyncConnection, *, after: str | None, limit: int) -> list[Team]:
+    """Read up to `limit` teams, newest first, beginning after the team `after`."""
+    query = select(teams).order_by(teams.c.created_at.desc(), teams.c.id.desc()).limit(limit)
+    if after is not None:
+        began = select(teams.c.created_at).where(teams.c.id == after).scalar_subquery()
+        query = query.where(tuple_(teams.c.created_at, teams.c.id) < tuple_(began, literal(after)))
+    return [team_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def list_keys(
+    connection: AsyncConnection, team_id: str | None, *, after: str | None, limit: int
+) -> list[ApiKey]:
+    """Read up to `limit` keys of a team, or of all (None), newest first, beginning after the key `after`."""
+    query = select(api_keys).order_by(api_keys.c.created_at.desc(), api_keys.c.id.desc()).limit(limit)
+    if team_id is not None:
+        query = query.where(api_keys.c.team_id == team_id)
+    if after is not None:
+        began = select(api_keys.c.created_at).where(api_keys.c.id == after).scalar_subquery()
+        query = query.where(tuple_(api_keys.c.created_at, api_keys.c.id) < tuple_(began, literal(after)))
+    return [key_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def revoke(connection: AsyncConnection, key_id: str) -> None:
+    """End a key's life; the moment of an earlier revocation stands."""
+    alive = (api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+    await connection.execute(update(api_keys).where(*alive).values(revoked_at=now()))
+
+
+def _upsert(connection: AsyncConnection, table: Any) -> Any:
+    dialect_insert = upsert_on_sqlite if connection.dialect.name == "sqlite" else upsert_on_postgres
+    return dialect_insert(table)

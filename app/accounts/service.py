@@ -1,0 +1,234 @@
+"""Who is asking, and what operators do with teams and keys."""
+
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from app.accounts import keys, repository
+from app.accounts.errors import InvalidApiKey, KeyExpired, KeyNotFound, NameTaken, TeamNotFound
+from app.accounts.records import ApiKey, Caller, Role, Team
+from app.accounts.repository import StoredKey
+from app.db.engine import Database
+from app.kit.ids import new_id
+from app.kit.json import Json
+
+DEFAULT_TEAM: Final = "default"
+"""The id and the name of the team that the bootstrap keys belong to."""
+CACHED_S: Final = 5.0
+"""How long a key that was revoked or changed may still be taken for what it was."""
+_CACHED_KEYS: Final = 10_000
+# Bootstrap keys may be any text, so their rows are found by these names; no kid is of this form.
+_BOOTSTRAP: Final = {Role.TEAM: "bootstrap", Role.ADMIN: "bootstrap_admin"}
+# What an unknown key is compared with, so that it takes as long as a known one.
+_NOBODY: Final = secrets.token_bytes(32)
+_NO_LOOKUP: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    caller: Caller
+    until: float
+    """In seconds of the monotonic clock."""
+
+
+class Accounts:
+    """Teams and their keys."""
+
+    def __init__(
+        self,
+        database: Database,
+        secret_keys: tuple[bytes, ...],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Derive the peppers.
+
+        Args:
+            database: where keys are kept, hashed.
+            secret_keys: of 32 bytes or more each, newest first: the first hashes new keys, all are accepted.
+            clock: seconds that only grow; moved by tests.
+        """
+        self._database = database
+        self._peppers = tuple(keys.derive_pepper(secret) for secret in secret_keys)
+        self._clock = clock
+        self._known: dict[bytes, _Known] = {}
+
+    async def bootstrap(self, api_key: str, admin_key: str) -> None:
+        """Write the team `default` and its two keys of the settings; earlier bootstrap keys end with this.
+
+        Raises:
+            StoreUnavailable: the database did not answer in time.
+        """
+        async with self._database.transaction() as connection:
+            await repository.put_team(connection, DEFAULT_TEAM, DEFAULT_TEAM)
+            for role, text in ((Role.TEAM, api_key), (Role.ADMIN, admin_key)):
+                values: dict[str, object] = {
+                    "id": new_id("key"),
+                    "team_id": DEFAULT_TEAM,
+                    "name": _BOOTSTRAP[role],
+                    "role": role.value,
+                    "lookup": _BOOTSTRAP[role],
+                    "digest": keys.digest(text, self._peppers[0]),
+                    "hint": keys.hint_of(text),
+                    "limits": {},
+                }
+                await repository.put_key(connection, values)
+        self._known.clear()
+
+    async def authenticate(self, text: str) -> Caller:
+        """Find out whose key this is.
+
+        Raises:
+            InvalidApiKey: nobody's, or a revoked one.
+            KeyExpired: it was right once.
+            StoreUnavailable: the database did not answer in time.
+        """
+        if not keys.is_presentable(text):
+            raise _invalid()
+        digests = [keys.digest(text, pepper) for pepper in self._peppers]
+        known = self._known.get(digests[0])
+        if known is not None and self._clock() < known.until:
+            return known.caller
+        looked_at = self._clock()
+        # One query of one shape whatever the key is, so that its time tells nothing.
+        lookups = [keys.lookup_of(text) or _NO_LOOKUP, *_BOOTSTRAP.values()]
+        async with self._database.reading() as connection:
+            stored = await repository.keys_by_lookup(connection, lookups)
+        found = _matching(stored, lookups, digests)
+        if found is None or found.key.revoked_at is not None:
+            raise _invalid()
+        expires_at = found.key.expires_at
+        lives_s = CACHED_S if expires_at is None else (expires_at - found.at).total_seconds()
+        if lives_s <= 0:
+            raise KeyExpired("This API key has expired. Ask an operator of this gateway for a new one.")
+        caller = Caller(
+            team_id=found.key.team_id,
+            api_key_id=found.key.id,
+            role=found.key.role,
+            limits=found.key.limits,
+        )
+        self._remember(digests[0], _Known(caller, looked_at + min(lives_s, CACHED_S)))
+        return caller
+
+    async def create_team(self, name: str, limits: Mapping[str, Json]) -> Team:
+        """Write a new team.
+
+        Raises:
+            NameTaken: another team has this name.
+        """
+        async with self._database.transaction() as connection:
+            values = {"id": new_id("team"), "name": name, "limits": dict(limits)}
+            team = await repository.insert_team(connection, values)
+        if team is None:
+            raise NameTaken(f"There is a team {name!r} already. Choose another name.", param="name")
+        return team
+
+    async def list_teams(self, *, after: str | None = None, limit: int = 20) -> tuple[Sequence[Team], bool]:
+        """Look at up to `limit` teams, newest first, after the team `after`; and whether there are more.
+
+        Raises:
+            TeamNotFound: `after` is no team.
+        """
+        async with self._database.reading() as connection:
+            if after is not None and await repository.find_team(connection, after) is None:
+                raise _no_such_team(after)
+            found = await repository.list_teams(connection, after=after, limit=limit + 1)
+        return found[:limit], len(found) > limit
+
+    async def create_key(
+        self,
+        team_id: str,
+        name: str,
+        *,
+        limits: Mapping[str, Json],
+        expires_at: datetime | None = None,
+        role: Role = Role.TEAM,
+    ) -> tuple[ApiKey, str]:
+        """Write a new key; with its text, which nobody can read again.
+
+        Raises:
+            TeamNotFound: there is no such team.
+        """
+        made = keys.make_key(is_admin=role.is_operator)
+        values = {
+            "id": new_id("key"),
+            "team_id": team_id,
+            "name": name,
+            "role": role.value,
+            "lookup": made.lookup,
+            "digest": keys.digest(made.text, self._peppers[0]),
+            "hint": keys.hint_of(made.text),
+            "limits": dict(limits),
+            "expires_at": expires_at,
+        }
+        async with self._database.transaction() as connection:
+            if await repository.find_team(connection, team_id) is None:
+                raise _no_such_team(team_id)
+            key = await repository.insert_key(connection, values)
+        return key, made.text
+
+    async def list_keys(
+        self, team_id: str | None = None, *, after: str | None = None, limit: int = 20
+    ) -> tuple[Sequence[ApiKey], bool]:
+        """Look at up to `limit` keys of a team (None: of all), newest first; and whether there are more.
+
+        Raises:
+            KeyNotFound: `after` is no key.
+        """
+        async with self._database.reading() as connection:
+            if after is not None and await repository.find_key(connection, after) is None:
+                raise _no_such_key(after)
+            found = await repository.list_keys(connection, team_id, after=after, limit=limit + 1)
+        return found[:limit], len(found) > limit
+
+    async def revoke_key(self, key_id: str) -> ApiKey:
+        """End a key's life: at once in this process, within `CACHED_S` in the others.
+
+        Raises:
+            KeyNotFound: there is no such key.
+        """
+        async with self._database.transaction() as connection:
+            await repository.revoke(connection, key_id)
+            key = await repository.find_key(connection, key_id)
+        if key is None:
+            raise _no_such_key(key_id)
+        self._known.clear()
+        return key
+
+    def _remember(self, digest: bytes, known: _Known) -> None:
+        if len(self._known) >= _CACHED_KEYS:
+            self._known.clear()
+        self._known[digest] = known
+
+
+def _matching(
+    stored: Sequence[StoredKey], lookups: Sequence[str], digests: Sequence[bytes]
+) -> StoredKey | None:
+    """The stored key that the presented one is; compares as often for an unknown key as for a known one."""
+    by_lookup = {item.lookup: item for item in stored}
+    found = None
+    for lookup in lookups:
+        candidate = by_lookup.get(lookup)
+        expected = _NOBODY if candidate is None else candidate.digest
+        for digest in digests:
+            if hmac.compare_digest(digest, expected):
+                found = candidate
+    return found
+
+
+def _invalid() -> InvalidApiKey:
+    return InvalidApiKey(
+        "Incorrect API key provided. Send a key of this gateway as 'Authorization: Bearer KEY'."
+    )
+
+
+def _no_such_team(team_id: str) -> TeamNotFound:
+    return TeamNotFound(f"There is no team {team_id!r}.", param="team_id")
+
+
+def _no_such_key(key_id: str) -> KeyNotFound:
+    return KeyNotFound(f"There is no key {key_id!r}.", param="id")
