@@ -71,7 +71,7 @@ class Storage(Protocol):
         ...
 
     def open(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """Stream `length` bytes from byte `start` on, to the end when None, in chunks of about `CHUNK_BYTES`.
+        """Stream `length` bytes from byte `start` on, to the end when None, in chunks of at most `CHUNK_BYTES`.
 
         The file is opened when the first chunk is asked for, so `AssetMissing` is raised there; ask `size` first
         where headers leave before the body. A file deleted while it streams is streamed to its end. What lies
@@ -278,7 +278,9 @@ class S3Storage:
         with _translated():
             found = await self._store.get_async(_known(key), options=options)
             async for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
-                yield bytes(chunk)
+                # Chunks grow to whatever the network had ready; those who read on count on small ones.
+                for offset in range(0, len(chunk), CHUNK_BYTES):
+                    yield bytes(chunk[offset : offset + CHUNK_BYTES])
 
     async def size(self, key: str) -> int:
         """See `Storage.size`."""

@@ -40,7 +40,7 @@ async def test_what_is_put_comes_back_in_small_chunks(storage: Storage, tmp_path
     chunks = [chunk async for chunk in storage.open(key)]
 
     assert b"".join(chunks) == CONTENT
-    assert max(map(len, chunks)) <= 2 * CHUNK_BYTES
+    assert max(map(len, chunks)) <= CHUNK_BYTES
     assert await storage.size(key) == len(CONTENT)
 
 
