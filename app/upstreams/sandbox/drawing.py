@@ -125,7 +125,7 @@ def draw(sketch: Sketch) -> Image.Image:
     _land(canvas, drawn, palette, random, top=word_top + 1.3 * word.height)
     _scrim(canvas, palette.near, caption, sketch.size)
     if sketch.photo is not None:
-        _print(canvas, drawn, sketch.photo, sketch.region, caption, random)
+        _print(canvas, drawn, sketch.photo, sketch.region, caption, random, top=word_top + word.height)
     _letter(canvas, sketch, caption, palette)
     if sketch.is_transparent:
         canvas.putalpha(drawn)
@@ -310,12 +310,13 @@ def _print(
     region: Image.Image | None,
     caption: Caption,
     random: Random,
+    top: int,
 ) -> None:
     """Lay the input picture on the land as a paper print, with the masked region under rubylith."""
     width, height = canvas.size
     unit = min(width, height)
     border = max(2, round(unit * 0.016))
-    top, bottom = round(height * 0.2), round(height - caption.height_px - 2.3 * _margin(Size(width, height)))
+    bottom = round(height - caption.height_px - 2.1 * _margin(Size(width, height)))
     room = max(16, round(width * 0.72)), max(16, round((bottom - top) * 0.9))
     scale = min(room[0] / photo.width, room[1] / photo.height)
     shown = photo.resize((max(1, round(photo.width * scale)), max(1, round(photo.height * scale))))
