@@ -29,7 +29,7 @@ from app.upstreams.sandbox.drawing import Sketch, write_picture
 from app.upstreams.sandbox.options import FailureRule, SandboxFailure, SandboxOptions
 from app.upstreams.sandbox.order import Order, Refused, read_edit, read_generation
 
-# A drawing takes one processor and up to 200 MB at 3840x2160; whoever orders more of them waits.
+# A drawing takes one processor and some 80 MB at 3840x2160; whoever orders more of them waits.
 _DRAWN_AT_ONCE: Final = 2
 _CHUNK_BYTES: Final = 192 * 1024
 
