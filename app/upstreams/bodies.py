@@ -3,11 +3,12 @@
 import json
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from app.kit.base64 import encode_stream, encoded_length
+from app.kit.streams import SizedStream
 from app.upstreams.contract import (
     FilePart,
     InputDataUrl,
@@ -20,17 +21,10 @@ from app.upstreams.contract import (
 _UNQUOTABLE: Final = {'"': "%22", "\r": "%0D", "\n": "%0A"}
 
 
-class StoredInput(NamedTuple):
-    """A stored input picture, not yet read."""
-
-    size_bytes: int
-    chunks: AsyncIterator[bytes]
-
-
 class InputSource(Protocol):
     """Where the inputs of an edit are stored."""
 
-    async def open(self, file_id: str) -> StoredInput:
+    async def open(self, file_id: str) -> SizedStream:
         """Find a stored input; its bytes are read only when the chunks are asked for."""
         ...
 
@@ -44,12 +38,12 @@ class Payload:
     """A body laid out: literal bytes, and inputs that stand between them."""
 
     content_type: str
-    parts: tuple[bytes | StoredInput, ...]
+    parts: tuple[bytes | SizedStream, ...]
 
     @property
     def size_bytes(self) -> int:
         """The length of the whole body."""
-        return sum(part.size_bytes if isinstance(part, StoredInput) else len(part) for part in self.parts)
+        return sum(part.size_bytes if isinstance(part, SizedStream) else len(part) for part in self.parts)
 
     async def stream(self) -> AsyncGenerator[bytes]:
         """Yield the body once, holding one chunk at a time.
@@ -97,16 +91,16 @@ async def _json(body: JsonBody, inputs: InputSource, links: Callable[[str], str]
 
     text = json.dumps(dict(body.value), default=stand_in, separators=(",", ":"), allow_nan=False)
     literals = text.encode().split(mark.encode())
-    parts: list[bytes | StoredInput] = [literals[0]]
+    parts: list[bytes | SizedStream] = [literals[0]]
     for data_url, literal in zip(data_urls, literals[1:], strict=True):
         stored = await inputs.open(data_url.file_id)
-        parts += [StoredInput(encoded_length(stored.size_bytes), encode_stream(stored.chunks)), literal]
+        parts += [SizedStream(encoded_length(stored.size_bytes), encode_stream(stored.chunks)), literal]
     return Payload(content_type="application/json", parts=tuple(parts))
 
 
 async def _multipart(body: MultipartBody, inputs: InputSource) -> Payload:
     boundary = f"darkroom-{secrets.token_hex(16)}"
-    parts: list[bytes | StoredInput] = [
+    parts: list[bytes | SizedStream] = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'.encode()
         for name, value in body.fields
     ]

@@ -17,7 +17,7 @@ import pytest
 from app.catalog.entries import Upstream
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.kit.http import GuardedClient
-from app.upstreams.bodies import StoredInput
+from app.kit.streams import SizedStream
 from app.upstreams.caller import Caller, FetchFailed, PollFailed
 from app.upstreams.contract import (
     Blob,
@@ -41,14 +41,14 @@ PICTURE = random.Random(2).randbytes(30_000)
 class Inputs:
     """Stored inputs, handed out in odd pieces."""
 
-    async def open(self, file_id: str) -> StoredInput:
+    async def open(self, file_id: str) -> SizedStream:
         data = INPUTS[file_id]
 
         async def chunks() -> AsyncIterator[bytes]:
             for place in range(0, len(data), 4099):
                 yield data[place : place + 4099]
 
-        return StoredInput(len(data), chunks())
+        return SizedStream(len(data), chunks())
 
 
 class Bench:
@@ -318,12 +318,12 @@ async def test_an_upload_of_many_megabytes_costs_a_few_buffers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Endless:
-        async def open(self, file_id: str) -> StoredInput:
+        async def open(self, file_id: str) -> SizedStream:
             async def chunks() -> AsyncIterator[bytes]:
                 for _ in range(400):
                     yield bytes(64 * 1024)
 
-            return StoredInput(400 * 64 * 1024, chunks())
+            return SizedStream(400 * 64 * 1024, chunks())
 
     async def swallow(exchange: Exchange) -> None:
         request = await exchange.head()

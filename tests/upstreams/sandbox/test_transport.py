@@ -21,8 +21,8 @@ from app.domain.requests import ImageRequest, InputPicture, Operation
 from app.domain.results import Usage
 from app.kit.http import GuardedClient
 from app.kit.json import Json
+from app.kit.streams import SizedStream
 from app.upstreams import registry
-from app.upstreams.bodies import StoredInput
 from app.upstreams.caller import Caller
 from app.upstreams.contract import Blob, Finished, Target
 from app.upstreams.sandbox.options import SandboxFailure, SandboxOptions
@@ -58,14 +58,14 @@ class Inputs:
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = files
 
-    async def open(self, file_id: str) -> StoredInput:
+    async def open(self, file_id: str) -> SizedStream:
         content = self._files[file_id]
 
         async def chunks() -> AsyncIterator[bytes]:
             for start in range(0, len(content), 1000):
                 yield content[start : start + 1000]
 
-        return StoredInput(len(content), chunks())
+        return SizedStream(len(content), chunks())
 
 
 def client(directory: Path, options: Mapping[str, Json] | None = None, **parts: Any) -> httpx2.AsyncClient:

@@ -1,0 +1,168 @@
+"""The only place where objects are constructed and joined. What differs between the embedded default and production
+(database, doorbell, events, storage) is chosen here and nowhere else.
+"""
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.accounts.service import Accounts
+from app.assets.links import LinkSigner
+from app.assets.service import PictureKeeper, StoredInputs
+from app.assets.storage import Storage, storage_from_url
+from app.catalog.current import CurrentCatalog
+from app.catalog.embedded import SANDBOX, with_sandbox
+from app.catalog.entries import Catalog
+from app.catalog.keys import Keyring
+from app.catalog.loader import load_catalog
+from app.db.engine import Database
+from app.jobs.admission import Admission
+from app.jobs.engine import Engine, Heartbeat
+from app.jobs.routes import Routes
+from app.jobs.runner import Work
+from app.jobs.service import JobService
+from app.jobs.sweeper import Sweeper
+from app.jobs.transitions import Transitions
+from app.jobs.waiting import Waiters
+from app.kit.doorbell import Doorbell, LocalDoorbell
+from app.kit.events import Events, LocalEvents
+from app.kit.http import GuardedClient, prove_guard
+from app.kit.redis import ArqDoorbell, RedisEvents
+from app.settings import Settings
+from app.upstreams.caller import Caller
+from app.upstreams.registry import adapter, adapter_names
+from app.upstreams.sandbox.options import SandboxOptions
+from app.upstreams.sandbox.transport import SandboxTransport
+
+_POOL_SIZE = 20
+"""Connections of one process: each transaction takes milliseconds, so this serves hundreds of requests at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything that a process is made of."""
+
+    settings: Settings
+    catalog: CurrentCatalog
+    keys: Keyring
+    database: Database
+    storage: Storage
+    signer: LinkSigner
+    accounts: Accounts
+    jobs: JobService
+    routes: Routes
+    waiters: Waiters
+    events: Events
+    doorbell: Doorbell
+    sweeper: Sweeper
+    engine: Engine
+    heartbeat: Heartbeat | None
+    """None with SQLite: in one process no lease outlives its holder."""
+    transitions: Transitions
+    rung: asyncio.Event
+    """Set to make the engine look for work."""
+
+
+def read_catalog(settings: Settings) -> tuple[Catalog, Keyring]:
+    """Load the catalog that the settings name, and the keys that it names.
+
+    Raises:
+        CatalogInvalid: the file has mistakes.
+    """
+    catalog = load_catalog(settings.config, adapter_names())
+    names = {upstream.api_key_env for upstream in catalog.upstreams.values() if upstream.api_key_env}
+    keys = Keyring(settings.variables(names))
+    if settings.is_embedded:
+        catalog = with_sandbox(catalog, lambda upstream: keys.missing(upstream) is None)
+    return catalog, keys
+
+
+@asynccontextmanager
+async def assemble(settings: Settings) -> AsyncIterator[Parts]:
+    """Build a process's parts, and close what they hold at the end. Nothing runs yet.
+
+    Raises:
+        CatalogInvalid: the catalog has mistakes.
+        GuardBroken: the guard of outgoing connections does not refuse loopback addresses.
+    """
+    await prove_guard()
+    catalog, keys = read_catalog(settings)
+    current = CurrentCatalog(catalog)
+    async with AsyncExitStack() as closing:
+        database = Database(settings.database_url, pool_size=_POOL_SIZE)
+        closing.push_async_callback(database.close)
+        client = GuardedClient(allow_networks=settings.allow_networks)
+        closing.push_async_callback(client.aclose)
+        storage = storage_from_url(settings.storage_url, settings.data_dir, settings.aws_variables())
+        rung = asyncio.Event()
+        events: Events = LocalEvents()
+        doorbell: Doorbell = LocalDoorbell(rung)
+        if settings.redis_url is not None:
+            redis_events, arq_doorbell = RedisEvents(settings.redis_url), ArqDoorbell(settings.redis_url)
+            closing.push_async_callback(redis_events.close)
+            closing.push_async_callback(arq_doorbell.close)
+            events, doorbell = redis_events, arq_doorbell
+        transitions = Transitions(database, lease_s=settings.lease_s)
+        routes = Routes(database, keys, random.SystemRandom())
+        waiters = Waiters(database, events)
+        work = Work(
+            transitions=transitions,
+            routes=routes,
+            catalog=current,
+            keys=keys,
+            caller=_caller(client, StoredInputs(database, storage), catalog, settings.spool_dir),
+            keeper=PictureKeeper(storage, settings.spool_dir),
+            events=events,
+            adapter=adapter,
+            draining=asyncio.Event(),
+        )
+        heartbeat = None if database.is_sqlite else Heartbeat(settings.database_url, settings.lease_s)
+        yield Parts(
+            settings=settings,
+            catalog=current,
+            keys=keys,
+            database=database,
+            storage=storage,
+            signer=LinkSigner(settings.secret_keys, settings.public_url),
+            accounts=Accounts(database, settings.secret_keys),
+            jobs=JobService(
+                database,
+                transitions,
+                Admission(current, routes),
+                waiters,
+                doorbell,
+                events,
+                result_ttl_s=settings.result_ttl_s,
+            ),
+            routes=routes,
+            waiters=waiters,
+            events=events,
+            doorbell=doorbell,
+            sweeper=Sweeper(database, transitions, storage, events, doorbell),
+            engine=Engine(
+                transitions, work, heartbeat, rung, name=process_name(), slots=settings.worker_slots
+            ),
+            heartbeat=heartbeat,
+            transitions=transitions,
+            rung=rung,
+        )
+
+
+def process_name() -> str:
+    """Which process holds a lease, for operators: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _caller(client: GuardedClient, inputs: StoredInputs, catalog: Catalog, spool: Path) -> Caller:
+    rules = {model.name: model.tokens for model in catalog.models.values()}
+    sandboxes = {
+        name: SandboxTransport(SandboxOptions.parse(upstream.options), spool, models=rules)
+        for name, upstream in catalog.upstreams.items()
+        if upstream.adapter == SANDBOX
+    }
+    return Caller(client, inputs, links=inputs.link, transports=sandboxes)
