@@ -166,19 +166,24 @@ class Settings(BaseSettings):
     _variables: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     @classmethod
-    def load(cls) -> Self:
-        """Read the environment and `.env`, and on the embedded default generate or find the secrets.
+    def load(cls, *, make_secrets: bool = True) -> Self:
+        """Read the environment and `.env`, and on the embedded default find the secrets, or generate them.
+
+        Args:
+            make_secrets: False leaves them empty where none are kept yet, for commands that only look.
 
         Raises:
-            SettingsInvalid: with every mistake found. On the embedded default nothing is written in that case.
+            SettingsInvalid: with every mistake found; nothing has been written then.
         """
         settings = _checked(cls)
         if not settings.is_embedded:
             return settings
         try:
-            kept = keep_secrets(settings.secrets_file)
+            kept = (keep_secrets if make_secrets else read_secrets)(settings.secrets_file)
         except SecretsUnreadable as exc:
             raise SettingsInvalid([str(exc)]) from exc
+        if kept is None:
+            return settings
         # What the operator sets by hand wins over what was generated.
         missing = {
             field: SecretStr(getattr(kept, field))

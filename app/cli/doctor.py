@@ -1,0 +1,51 @@
+"""`darkroom doctor`: is everything there that a gateway depends on?"""
+
+import asyncio
+import json
+from dataclasses import asdict
+from typing import Final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from app.cli.checks import Finding, Verdict, examine
+from app.cli.configuration import load_settings
+from app.cli.options import AsJson
+
+app = typer.Typer()
+
+_COLOURS: Final = {
+    Verdict.OK: "green",
+    Verdict.OFF: "bright_black",
+    Verdict.WARN: "yellow",
+    Verdict.FAIL: "red",
+}
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check everything this gateway depends on, and say what to fix. Buys nothing; ends with 1 on a failure."""
+    found = asyncio.run(examine(load_settings(make_secrets=False)))
+    failures = sum(finding.verdict is Verdict.FAIL for finding in found)
+    if as_json:
+        print(
+            json.dumps(
+                {"ok": not failures, "checks": [asdict(finding) for finding in found]}, ensure_ascii=False
+            )
+        )
+    else:
+        _print(found)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _print(found: list[Finding]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    width = max(len(finding.check) for finding in found)
+    for finding in found:
+        line = Text(f"{finding.verdict:<4}", _COLOURS[finding.verdict])
+        line.append(f"  {finding.check:<{width}}  {finding.detail}", "default")
+        console.print(line)
+        if finding.fix:
+            console.print(Text(f"{'':<{width + 8}}{finding.fix}"))
