@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from app.catalog.entries import Route, Upstream
 from app.jobs.records import Attempt
 from app.kit.json import JsonObject
-from app.upstreams.contract import Target
+from app.upstreams.contract import Target, Waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,11 @@ class Order:
             pictures=attempt.pictures,
             options=self.upstream.options,
         )
+
+    def poll_after_s(self, advice: Waiting) -> float:
+        """When to ask again: the vendor's advice, unless the catalog's option `poll_every_s` says otherwise."""
+        chosen = self.upstream.options.get("poll_every_s")
+        return float(chosen) if isinstance(chosen, int | float) else advice.poll_after_s
 
 
 def target_document(route: Route, *, timeout_s: float) -> JsonObject:

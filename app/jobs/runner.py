@@ -258,7 +258,7 @@ class Runner:
             return
         self._log.info("attempt.accepted", attempt_id=attempt.id, upstream=attempt.upstream)
         self._work.events.publish(self._job.id)
-        await self._follow(attempt, order, ticket=ticket, poll_after_s=outcome.poll_after_s)
+        await self._follow(attempt, order, ticket=ticket, poll_after_s=order.poll_after_s(outcome))
 
     async def _follow(
         self, attempt: Attempt, order: Order, *, ticket: str | None = None, poll_after_s: float = 0.0
@@ -280,7 +280,7 @@ class Runner:
                     await self._failed(attempt, failure)
                     return
                 if isinstance(outcome, Waiting):
-                    failed_polls, poll_after_s = 0, outcome.poll_after_s
+                    failed_polls, poll_after_s = 0, order.poll_after_s(outcome)
                     continue
                 if await self._keep(attempt, order, outcome, spool):
                     return
