@@ -28,6 +28,11 @@ class Upstream:
     """The hard limit of one call, from the first byte to the last."""
     options: Mapping[str, Json] = field(default_factory=dict)
 
+    @property
+    def accepts_data_urls(self) -> bool:
+        """Whether its option of that name lets the inputs that it takes by link stand in the call as data URLs."""
+        return self.options.get("accepts_data_urls") is True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SizeRule:
@@ -82,12 +87,22 @@ class Capabilities:
     """Formats whose compression can be set; elsewhere only 100 is accepted."""
 
 
+class InputWay(StrEnum):
+    """How the input pictures of an edit get to a vendor."""
+
+    SENT = "sent"
+    """In the call itself, as files of a form or as data URLs."""
+    LINKED = "linked"
+    """By links, which the vendor fetches from the gateway; or sent, where the upstream accepts data URLs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supports:
     """What one route can do of its model's capabilities. None means: all that the model can."""
 
     generations: bool = True
     edits: bool = False
+    inputs: InputWay = InputWay.SENT
     mask: bool = False
     stream: bool = False
     max_n: int | None = None

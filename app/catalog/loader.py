@@ -18,6 +18,7 @@ from app.catalog.document import Document, Section, digest_form, suggestion
 from app.catalog.entries import (
     Capabilities,
     Catalog,
+    InputWay,
     Model,
     OnUnknownOutcome,
     Prices,
@@ -447,6 +448,7 @@ def _supports(section: Section | None, capabilities: Capabilities) -> Supports:
     supports = Supports(
         generations=section.flag("generations", default.generations),
         edits=section.flag("edits", default.edits),
+        inputs=section.choice("inputs", default.inputs, list(InputWay)),
         mask=section.flag("mask", default.mask),
         stream=section.flag("stream", default.stream),
         max_n=section.optional_integer("max_n", low=1, high=100),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.catalog.entries import Route, Supports
+from app.catalog.entries import InputWay, Route, Supports
 from app.catalog.sizes import AUTO
 from app.catalog.validation import DEFAULT_FORMAT
 from app.domain.pictures import parse_size
@@ -19,14 +19,17 @@ class Inability:
     """A sentence for clients and operators."""
 
 
-def inability(route: Route, request: ImageRequest) -> Inability | None:
+def inability(route: Route, request: ImageRequest, *, can_link: bool = False) -> Inability | None:
     """Why this route cannot do the request, or None when it can; the request is valid for the model already.
+
+    `can_link` says that vendors can fetch files from the gateway, by its public URL.
 
     `auto` is what every vendor does by itself, and a stream can be made of a finished picture, so neither ever rules
     a route out.
     """
     return (
         _operation_inability(route, request)
+        or _input_inability(route, request, can_link)
         or _value_inability(route, request)
         or _parameter_inability(route, request)
     )
@@ -47,6 +50,17 @@ def _operation_inability(route: Route, request: ImageRequest) -> Inability | Non
     if request.mask is not None and not supports.mask:
         return _not_accepted(route, "mask")
     return None
+
+
+def _input_inability(route: Route, request: ImageRequest, can_link: bool) -> Inability | None:
+    if request.operation is not Operation.EDIT or route.supports.inputs is InputWay.SENT:
+        return None
+    if can_link or route.upstream.accepts_data_urls:
+        return None
+    reason = (
+        f"{_place(route)} fetches its inputs by link, and this gateway has no address that vendors can reach."
+    )
+    return Inability(param="image", reason=reason)
 
 
 def _value_inability(route: Route, request: ImageRequest) -> Inability | None:

@@ -107,18 +107,20 @@ def plan(
     *,
     standing: Mapping[Pair, Standing],
     is_budgeted: bool = False,
+    can_link: bool = False,
     chance: random.Random | None = None,
     latency_s: Mapping[Pair, float] | None = None,
 ) -> Plan:
     """Decide which routes are asked for a valid request, in which order, and why the others are not.
 
-    `is_budgeted` leaves out routes without a price, whose cost no budget could bound. `chance` is drawn from by the
-    policy `weighted`, `latency_s` (the measured seconds of a picture) read by `fastest`.
+    `is_budgeted` leaves out routes without a price, whose cost no budget could bound. `can_link` says that vendors
+    can fetch inputs from the gateway by link; those that must are left out without it. `chance` is drawn from by
+    the policy `weighted`, `latency_s` (the measured seconds of a picture) read by `fastest`.
     """
     candidates: list[Candidate] = []
     left_out: list[LeftOut] = []
     for route in model.routes:
-        unable = inability(route, request)
+        unable = inability(route, request, can_link=can_link)
         now = standing.get((route.upstream.name, route.model))
         if unable is not None:
             left_out.append(

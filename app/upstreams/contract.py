@@ -26,6 +26,8 @@ class Target:
     """How many pictures this attempt buys: k of the job's n."""
     options: Mapping[str, Json] = field(default_factory=dict)
     """The adapter's own options from the catalog."""
+    can_link: bool = False
+    """Whether the vendor can fetch a stored input from the gateway by an `InputLink`."""
 
 
 @dataclass(frozen=True, slots=True)

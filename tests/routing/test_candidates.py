@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.catalog.entries import Route, Supports
+from app.catalog.entries import InputWay, Route, Supports
 from app.domain.pictures import Size
 from app.routing.candidates import inability, pictures_per_call
 from tests.catalog.shipped import A_REQUEST, AN_EDIT, a_picture, a_route
@@ -96,3 +96,17 @@ def test_a_call_buys_no_more_pictures_than_the_route_makes_at_once(
     most: int | None, n: int, pictures: int
 ) -> None:
     assert pictures_per_call(route_with(max_n=most), replace(A_REQUEST, n=n)) == pictures
+
+
+def test_a_vendor_that_fetches_its_inputs_needs_an_address_of_ours_or_takes_data_urls() -> None:
+    linked = route_with(edits=True, inputs=InputWay.LINKED)
+    found = inability(linked, AN_EDIT)
+    assert found is not None
+    assert found.param == "image"
+    assert inability(linked, AN_EDIT, can_link=True) is None
+    takes_data_urls = replace(linked.upstream, options={"accepts_data_urls": True})
+    assert inability(replace(linked, upstream=takes_data_urls), AN_EDIT) is None
+
+
+def test_without_inputs_nothing_needs_to_be_fetched() -> None:
+    assert inability(route_with(inputs=InputWay.LINKED), A_REQUEST) is None
