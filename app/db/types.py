@@ -36,7 +36,7 @@ class Instant(TypeDecorator[datetime]):
 
 
 class from_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function that it is
-    """The database's clock, shifted by a number of seconds (negative: into the past)."""
+    """The database's clock as the statement began, shifted by a number of seconds (negative: into the past)."""
 
     type = Instant()
     inherit_cache = True
@@ -51,8 +51,9 @@ class from_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL func
 
 @compiles(from_now, "postgresql")
 def _from_now_on_postgres(element: from_now, compiler: SQLCompiler, **kw: Any) -> str:
+    # Not clock_timestamp(): an index cannot be searched for a value that may change from row to row.
     shift = compiler.process(element.clauses, **kw)
-    return f"(clock_timestamp() + make_interval(secs => CAST({shift} AS double precision)))"
+    return f"(statement_timestamp() + make_interval(secs => CAST({shift} AS double precision)))"
 
 
 @compiles(from_now, "sqlite")

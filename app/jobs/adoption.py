@@ -36,10 +36,11 @@ async def adopt(
         .order_by(jobs.c.created_at.desc())
         .limit(1)
         .with_for_update(skip_locked=True)
+        .cte("newest")
     )
     taken = await connection.execute(
         update(jobs)
-        .where(jobs.c.id.in_(newest))
+        .where(jobs.c.id.in_(select(newest.c.id)))
         .values(caller_retry=retry, waited_until=from_now(held_s))
         .returning(jobs.c.id)
     )

@@ -14,7 +14,8 @@ from app.db.engine import row_values
 from app.db.tables.attempts import attempts
 from app.db.tables.jobs import jobs
 from app.db.types import from_now, now
-from app.jobs.lifecycle import FINAL, OPEN_ATTEMPT, Status, start
+from app.jobs.conditions import has_status, is_open_attempt
+from app.jobs.lifecycle import FINAL, Status, start
 from app.jobs.records import Job, job_from
 
 
@@ -31,14 +32,15 @@ async def claim(
         "lease_until": from_now(lease_s),
         "claims": jobs.c.claims + 1,
     }
-    followed = (
-        update(jobs).where(jobs.c.id.in_(_unfollowed(limit, claims_max))).values(**held).returning(*jobs.c)
-    )
+    # Picked in a WITH of its own: as a plain subquery it may be run once per row, and pass its limit each time.
+    unfollowed = _unfollowed(limit, claims_max).cte("picked")
+    followed = update(jobs).where(jobs.c.id.in_(select(unfollowed.c.id))).values(**held).returning(*jobs.c)
     taken = [job_from(row_values(row)) for row in await connection.execute(followed)]
     if len(taken) < limit:
+        queued = _next_in_queue(connection, limit - len(taken), claims_max).cte("picked")
         started = (
             update(jobs)
-            .where(jobs.c.id.in_(_next_in_queue(connection, limit - len(taken), claims_max)))
+            .where(jobs.c.id.in_(select(queued.c.id)))
             .values(
                 **held,
                 status=start().reaches.value,
@@ -53,27 +55,23 @@ async def claim(
 
 def _unfollowed(limit: int, claims_max: int) -> Select[Any]:
     # Few attempts are open at any time, so this starts from them.
-    open_attempts = select(attempts.c.job_id).where(
-        attempts.c.state.in_([state.value for state in OPEN_ATTEMPT])
-    )
+    open_attempts = select(attempts.c.job_id).where(is_open_attempt())
     return (
         select(jobs.c.id)
         .where(
             jobs.c.id.in_(open_attempts),
-            jobs.c.status.in_([status.value for status in FINAL]),
+            has_status(*sorted(FINAL)),
             jobs.c.lease_until.is_(None),
             jobs.c.available_at <= now(),
             jobs.c.claims < claims_max,
         )
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(of=jobs, skip_locked=True)
     )
 
 
 def _next_in_queue(connection: AsyncConnection, limit: int, claims_max: int) -> Select[Any]:
-    runnable = and_(
-        jobs.c.status == Status.QUEUED.value, jobs.c.available_at <= now(), jobs.c.claims < claims_max
-    )
+    runnable = and_(has_status(Status.QUEUED), jobs.c.available_at <= now(), jobs.c.claims < claims_max)
     if connection.dialect.name == "sqlite":
         return select(_by_turn(_ranked(runnable), limit).subquery().c.id)
     # Looked at without locks, a few times as many as wanted, then locked in order: another worker that looks at the
@@ -103,7 +101,7 @@ def _ranked(runnable: ColumnElement[bool]) -> Subquery:
 
 def _heads(runnable: ColumnElement[bool], depth: int) -> Subquery:
     """The first `depth` waiting jobs of each team, by index only, however long its queue is."""
-    queued = jobs.c.status == Status.QUEUED.value
+    queued = has_status(Status.QUEUED)
     first = select(jobs.c.team_id).where(queued).order_by(jobs.c.team_id).limit(1).subquery()
     teams = select(first.c.team_id).cte("teams", recursive=True)
     following = (
@@ -134,7 +132,7 @@ def _heads(runnable: ColumnElement[bool], depth: int) -> Subquery:
 def _by_turn(waiting: Subquery, limit: int) -> Select[Any]:
     busy = (
         select(jobs.c.team_id, func.count().label("jobs"))
-        .where(jobs.c.status == Status.IN_PROGRESS.value)
+        .where(has_status(Status.IN_PROGRESS))
         .group_by(jobs.c.team_id)
         .subquery()
     )

@@ -3,12 +3,27 @@
 Lock order everywhere: job, then attempts. The claim has a file of its own, `claims.py`.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, literal, or_, select, tuple_, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,16 +31,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.db.engine import row_values
 from app.db.tables.attempts import attempts
 from app.db.tables.idempotency_keys import idempotency_keys
+from app.db.tables.job_metadata import job_metadata
 from app.db.tables.jobs import jobs
 from app.db.types import from_now, now
 from app.domain.failures import FailureKind
 from app.domain.money import Certainty
 from app.domain.results import Usage
-from app.jobs.lifecycle import OPEN_ATTEMPT, AttemptState, Move, Status
+from app.jobs.conditions import has_state, has_status, is_open_attempt
+from app.jobs.lifecycle import FINAL, AttemptState, Move, Status
 from app.jobs.records import Attempt, Job, attempt_from, job_from
 from app.kit.json import Json
-
-_OPEN_STATES = [state.value for state in OPEN_ATTEMPT]
 
 
 async def insert_job(
@@ -39,8 +54,27 @@ async def insert_job(
         "expires_at": from_now(ttl_s),
         "waited_until": from_now(held_s),
     }
-    statement = _upsert(connection, jobs).values(row).on_conflict_do_nothing().returning(jobs.c.id)
-    return (await connection.execute(statement)).first() is not None
+    statement = (
+        _upsert(connection, jobs)
+        .values(row)
+        .on_conflict_do_nothing()
+        .returning(jobs.c.team_id, jobs.c.created_at)
+    )
+    written = (await connection.execute(statement)).first()
+    if written is None:
+        return False
+    pairs = [
+        {
+            "team_id": written.team_id,
+            "pair": _pair(key, value),
+            "created_at": written.created_at,
+            "job_id": row["id"],
+        }
+        for key, value in row["metadata"].items()
+    ]
+    if pairs:
+        await connection.execute(insert(job_metadata), pairs)
+    return True
 
 
 async def bind_key(
@@ -157,26 +191,41 @@ async def list_jobs(
     limit: int,
 ) -> Sequence[Job]:
     """Read up to `limit` jobs, newest first, beginning after the job `after`."""
-    query = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
-    if team_id is not None:
-        query = query.where(jobs.c.team_id == team_id)
+    listed, job_id, created_at = _listed(team_id, metadata)
+    query = listed.order_by(created_at.desc(), job_id.desc()).limit(limit)
     if status is not None:
-        query = query.where(jobs.c.status == status.value)
+        query = query.where(has_status(status))
     if model is not None:
         query = query.where(jobs.c.model == model)
-    if metadata and connection.dialect.name == "postgresql":
-        query = query.where(jobs.c.metadata.cast(JSONB).contains(dict(metadata)))
-    elif metadata:
-        query = query.where(
-            *(func.json_extract(jobs.c.metadata, f'$."{key}"') == value for key, value in metadata.items())
-        )
     if after is not None:
-        anchor = select(jobs.c.created_at, jobs.c.id).where(jobs.c.id == after).subquery()
-        query = query.where(
-            tuple_(jobs.c.created_at, jobs.c.id)
-            < tuple_(select(anchor.c.created_at).scalar_subquery(), literal(after))
-        )
+        anchor = select(jobs.c.created_at).where(jobs.c.id == after).scalar_subquery()
+        query = query.where(tuple_(created_at, job_id) < tuple_(anchor, literal(after)))
     return [job_from(row_values(row)) for row in await connection.execute(query)]
+
+
+def _listed(
+    team_id: str | None, metadata: Mapping[str, str]
+) -> tuple[Select[Any], ColumnElement[str], ColumnElement[datetime]]:
+    """The jobs with these pairs, and the columns of the index that holds them in order."""
+    if not metadata:
+        query = select(jobs)
+        if team_id is not None:
+            query = query.where(jobs.c.team_id == team_id)
+        return query, jobs.c.id, jobs.c.created_at
+    first, *others = [job_metadata.alias() for _ in metadata]
+    query = select(jobs).join(first, first.c.job_id == jobs.c.id)
+    for other in others:
+        same = (other.c[name] == first.c[name] for name in ("team_id", "created_at", "job_id"))
+        query = query.join(other, and_(*same))
+    for table, (key, value) in zip((first, *others), metadata.items(), strict=True):
+        query = query.where(table.c.pair == _pair(key, value))
+        if team_id is not None:
+            query = query.where(table.c.team_id == team_id)
+    return query, first.c.job_id, first.c.created_at
+
+
+def _pair(key: str, value: str) -> bytes:
+    return hashlib.sha256(json.dumps([key, value]).encode()).digest()
 
 
 async def attempts_of(connection: AsyncConnection, job_ids: Sequence[str]) -> list[Attempt]:
@@ -207,11 +256,11 @@ async def accept_attempt(
         return False
     mine = update(attempts).where(attempts.c.id == attempt_id)
     await connection.execute(
-        mine.where(attempts.c.state == AttemptState.INTENT.value).values(
+        mine.where(has_state(AttemptState.INTENT)).values(
             state=AttemptState.ACCEPTED.value, ticket=ticket, outcome_due=from_now(outcome_due_s)
         )
     )
-    await connection.execute(mine.where(attempts.c.state == AttemptState.UNKNOWN.value).values(ticket=ticket))
+    await connection.execute(mine.where(has_state(AttemptState.UNKNOWN)).values(ticket=ticket))
     return True
 
 
@@ -226,10 +275,10 @@ async def succeed_attempt(
     certainty: Certainty,
 ) -> bool:
     """Record that the pictures are in storage, and settle the attempt; False when it was not awaited any more."""
-    awaited = (*_OPEN_STATES, AttemptState.UNKNOWN.value)
+    awaited = or_(is_open_attempt(), has_state(AttemptState.UNKNOWN))
     statement = (
         update(attempts)
-        .where(attempts.c.id == attempt_id, attempts.c.state.in_(awaited))
+        .where(attempts.c.id == attempt_id, awaited)
         .values(
             state=AttemptState.SUCCEEDED.value,
             pictures=pictures,
@@ -262,7 +311,7 @@ async def end_attempt(
     """
     unpaid = state is AttemptState.UNPAID
     priced = attempt.hold_micros is not None
-    conditions = [attempts.c.id == attempt.id, attempts.c.state.in_(_OPEN_STATES)]
+    conditions = [attempts.c.id == attempt.id, is_open_attempt()]
     if token is not None:
         conditions.append(attempts.c.owner_token == token)
     statement = (
@@ -291,9 +340,7 @@ def _certainty_without_picture(*, unpaid: bool, priced: bool) -> Certainty:
 
 async def traffic(connection: AsyncConnection, upstream: str) -> tuple[int, int, int]:
     """How busy an upstream is over all workers: calls in flight, calls and pictures of the last minute."""
-    in_flight = select(func.count()).where(
-        attempts.c.upstream == upstream, attempts.c.state.in_(_OPEN_STATES)
-    )
+    in_flight = select(func.count()).where(attempts.c.upstream == upstream, is_open_attempt())
     recent = select(func.count(), func.coalesce(func.sum(attempts.c.pictures), 0)).where(
         attempts.c.upstream == upstream, attempts.c.opened_at > from_now(-60.0)
     )
@@ -330,26 +377,41 @@ async def lapsed(connection: AsyncConnection, *, limit: int) -> list[Job]:
     return [job_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def overdue(connection: AsyncConnection, *, claims_max: int, limit: int) -> list[Job]:
-    """Lock up to `limit` jobs that no worker holds and none will take any more.
-
-    Queued past their deadline without an open attempt; or, queued or followed, with their claims used up, once no
-    sender can be alive that is cut off from us.
-    """
-    open_attempt = exists().where(attempts.c.job_id == jobs.c.id, attempts.c.state.in_(_OPEN_STATES))
-    awaited = exists().where(
-        attempts.c.job_id == jobs.c.id,
-        attempts.c.state == AttemptState.INTENT.value,
-        attempts.c.outcome_due > now(),
+async def late(connection: AsyncConnection, *, limit: int) -> list[Job]:
+    """Lock up to `limit` jobs that wait past their deadline and have no open attempt, oldest deadline first."""
+    query = (
+        select(jobs)
+        .where(has_status(Status.QUEUED), jobs.c.deadline_at < now(), ~_has_attempt(is_open_attempt()))
+        .order_by(jobs.c.deadline_at)
     )
-    is_late = and_(jobs.c.status == Status.QUEUED.value, jobs.c.deadline_at < now(), ~open_attempt)
+    return await _locked_free(connection, query, limit)
+
+
+async def spent(connection: AsyncConnection, *, claims_max: int, limit: int) -> list[Job]:
+    """Lock up to `limit` jobs that nobody holds and whose claims are used up: waiting ones, and followed ones.
+
+    Not before the outcome of every call is due: a sender that is cut off from us may still be alive.
+    """
     is_spent = and_(
         jobs.c.lease_until.is_(None),
         jobs.c.claims >= claims_max,
-        ~awaited,
-        or_(jobs.c.status == Status.QUEUED.value, open_attempt),
+        ~_has_attempt(has_state(AttemptState.INTENT), attempts.c.outcome_due > now()),
     )
-    query = select(jobs).where(or_(is_late, is_spent)).limit(limit).with_for_update(skip_locked=True)
+    # `claims > 0` is what the index says; the bound number alone would not prove it.
+    waiting = select(jobs).where(has_status(Status.QUEUED), jobs.c.claims > literal_column("0"), is_spent)
+    found = await _locked_free(connection, waiting, limit)
+    # Few attempts are open at any time, so this starts from them.
+    open_attempts = select(attempts.c.job_id).where(is_open_attempt())
+    followed = select(jobs).where(jobs.c.id.in_(open_attempts), has_status(*sorted(FINAL)), is_spent)
+    return found + await _locked_free(connection, followed, limit - len(found))
+
+
+def _has_attempt(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(attempts.c.job_id == jobs.c.id, *conditions)
+
+
+async def _locked_free(connection: AsyncConnection, query: Select[Any], limit: int) -> list[Job]:
+    query = query.limit(limit).with_for_update(of=jobs, skip_locked=True)
     return [job_from(row_values(row)) for row in await connection.execute(query)]
 
 
@@ -360,16 +422,26 @@ async def purge_jobs(connection: AsyncConnection, *, limit: int) -> int:
         .where(jobs.c.expires_at <= now(), jobs.c.purged_at.is_(None), jobs.c.finished_at.is_not(None))
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("due")
     )
-    marked = await connection.execute(update(jobs).where(jobs.c.id.in_(due)).values(purged_at=now()))
+    marked = await connection.execute(
+        update(jobs).where(jobs.c.id.in_(select(due.c.id))).values(purged_at=now())
+    )
     return marked.rowcount
 
 
 async def purge_idempotency_keys(connection: AsyncConnection, *, limit: int) -> int:
     """Delete up to `limit` idempotency keys past their life; how many."""
     table = idempotency_keys
-    due = select(table.c.team_id, table.c.key).where(table.c.expires_at <= now()).limit(limit)
-    gone = await connection.execute(delete(table).where(tuple_(table.c.team_id, table.c.key).in_(due)))
+    due = (
+        select(table.c.team_id, table.c.key)
+        .where(table.c.expires_at <= now())
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    mine = tuple_(table.c.team_id, table.c.key).in_(select(due.c.team_id, due.c.key))
+    gone = await connection.execute(delete(table).where(mine))
     return gone.rowcount
 
 
@@ -377,16 +449,12 @@ async def void_leases(connection: AsyncConnection) -> None:
     """Take back every lease, for the one process of the embedded default as it starts."""
     held = jobs.c.lease_until.is_not(None)
     free = {"lease_until": None, "lease_owner": None, "lease_token": jobs.c.lease_token + 1}
-    in_progress = jobs.c.status == Status.IN_PROGRESS.value
+    in_progress = has_status(Status.IN_PROGRESS)
     await connection.execute(update(jobs).where(held, in_progress).values(**free, status=Status.QUEUED.value))
     await connection.execute(update(jobs).where(held).values(**free))
+    await connection.execute(update(attempts).where(has_state(AttemptState.INTENT)).values(outcome_due=now()))
     await connection.execute(
-        update(attempts).where(attempts.c.state == AttemptState.INTENT.value).values(outcome_due=now())
-    )
-    await connection.execute(
-        update(jobs)
-        .where(jobs.c.status == Status.QUEUED.value, jobs.c.available_at > now())
-        .values(available_at=now())
+        update(jobs).where(has_status(Status.QUEUED), jobs.c.available_at > now()).values(available_at=now())
     )
 
 

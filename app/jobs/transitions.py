@@ -336,7 +336,11 @@ class Transitions:
     async def end_overdue(self) -> list[str]:
         """End jobs that wait past their deadline, and give up on those that have used up their claims; their ids."""
         async with self._database.transaction() as connection:
-            overdue = await repository.overdue(connection, claims_max=CLAIMS_MAX, limit=SWEEP_BATCH)
+            overdue = await repository.spent(connection, claims_max=CLAIMS_MAX, limit=SWEEP_BATCH)
+            if len(overdue) < SWEEP_BATCH:
+                known = {job.id for job in overdue}
+                late = await repository.late(connection, limit=SWEEP_BATCH - len(overdue))
+                overdue += [job for job in late if job.id not in known]
             for job in overdue:
                 await self._end_overdue(connection, job)
             return [job.id for job in overdue]

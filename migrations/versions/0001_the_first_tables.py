@@ -138,6 +138,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("job_id IS NOT NULL"),
     )
     op.create_index("assets_by_team", "assets", ["team_id", "created_at", "id"], unique=False)
+    op.create_index(
+        "assets_inputs",
+        "assets",
+        ["job_id"],
+        unique=False,
+        postgresql_where=sa.text("kind = 'input'"),
+        sqlite_where=sa.text("kind = 'input'"),
+    )
     op.create_index("assets_expiry", "assets", ["expires_at"], unique=False)
     op.create_table(
         "jobs",
@@ -199,9 +207,18 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["team_id"], ["teams.id"], name=op.f("jobs_team_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("jobs_pkey")),
     )
+    op.create_index("jobs_by_time", "jobs", ["created_at", "id"], unique=False)
     op.create_index("jobs_by_team", "jobs", ["team_id", "created_at", "id"], unique=False)
     op.create_index("jobs_by_team_model", "jobs", ["team_id", "model", "created_at", "id"], unique=False)
     op.create_index("jobs_by_team_status", "jobs", ["team_id", "status", "created_at", "id"], unique=False)
+    op.create_index(
+        "jobs_claimed",
+        "jobs",
+        ["claims"],
+        unique=False,
+        postgresql_where=sa.text("status = 'queued' AND claims > 0"),
+        sqlite_where=sa.text("status = 'queued' AND claims > 0"),
+    )
     op.create_index(
         "jobs_deadline",
         "jobs",
@@ -235,14 +252,6 @@ def upgrade() -> None:
         sqlite_where=sa.text("lease_until IS NOT NULL"),
     )
     op.create_index(
-        "jobs_metadata",
-        "jobs",
-        ["metadata"],
-        unique=False,
-        postgresql_using="gin",
-        postgresql_ops={"metadata": "jsonb_path_ops"},
-    )
-    op.create_index(
         "jobs_queue",
         "jobs",
         ["team_id", "priority", "created_at", "id"],
@@ -257,6 +266,15 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("delivered_at IS NULL"),
         sqlite_where=sa.text("delivered_at IS NULL"),
+    )
+    op.create_table(
+        "job_metadata",
+        sa.Column("team_id", sa.Text(), nullable=False),
+        sa.Column("pair", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", INSTANT, nullable=False),
+        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("job_metadata_job_id_fkey")),
+        sa.PrimaryKeyConstraint("team_id", "pair", "created_at", "job_id", name=op.f("job_metadata_pkey")),
     )
     op.create_table(
         "attempts",

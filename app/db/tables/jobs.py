@@ -103,10 +103,13 @@ jobs = Table(
         **where("lease_until IS NOT NULL"),
     ),
     Index("jobs_deadline", "deadline_at", **where("status = 'queued'")),
+    # Waiting jobs that a worker took and did not give back in order; those with too many claims are ended.
+    Index("jobs_claimed", "claims", **where("status = 'queued' AND claims > 0")),
+    # Lists, newest first: everybody's for operators, and each team's.
+    Index("jobs_by_time", "created_at", "id"),
     Index("jobs_by_team", "team_id", "created_at", "id"),
     Index("jobs_by_team_status", "team_id", "status", "created_at", "id"),
     Index("jobs_by_team_model", "team_id", "model", "created_at", "id"),
-    Index("jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
     Index("jobs_expiry", "expires_at", **where("purged_at IS NULL")),
     # Adoption looks only at jobs whose caller was cut off or is still waiting.
     Index(

@@ -6,9 +6,19 @@ from app.db.tables.api_keys import api_keys
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
 from app.db.tables.idempotency_keys import idempotency_keys
+from app.db.tables.job_metadata import job_metadata
 from app.db.tables.jobs import jobs
 from app.db.tables.teams import teams
 from app.db.tables.upstream_states import upstream_states
 
-TABLES: tuple[Table, ...] = (teams, api_keys, jobs, attempts, assets, idempotency_keys, upstream_states)
+TABLES: tuple[Table, ...] = (
+    teams,
+    api_keys,
+    jobs,
+    job_metadata,
+    attempts,
+    assets,
+    idempotency_keys,
+    upstream_states,
+)
 """In an order in which each table follows those that it refers to."""
