@@ -3,13 +3,16 @@
 """
 
 import asyncio
+import contextlib
 import os
 import random
+import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from app.accounts.service import Accounts
 from app.assets.links import LinkSigner
@@ -27,19 +30,25 @@ from app.jobs.routes import Routes
 from app.jobs.runner import Work
 from app.jobs.service import JobService
 from app.jobs.sweeper import Sweeper
+from app.jobs.sweeping import keep_sweeping
 from app.jobs.transitions import Transitions
 from app.jobs.waiting import Waiters
 from app.kit.doorbell import Doorbell, LocalDoorbell
 from app.kit.events import Events, LocalEvents
 from app.kit.http import GuardedClient, prove_guard
 from app.kit.redis import ArqDoorbell, RedisEvents
+from app.kit.telemetry import get_logger
 from app.settings import Settings
 from app.upstreams.caller import Caller
 from app.upstreams.registry import adapter, adapter_names
 from app.upstreams.sandbox.options import SandboxOptions
 from app.upstreams.sandbox.transport import SandboxTransport
 
-_POOL_SIZE = 20
+LOG = get_logger(__name__)
+
+DRAIN_GRACE_S: Final = 330.0
+"""The longest call (300 s) and its closing transaction; a supervisor's grace is set above it."""
+_POOL_SIZE: Final = 20
 """Connections of one process: each transaction takes milliseconds, so this serves hundreds of requests at once."""
 
 
@@ -166,3 +175,52 @@ def _caller(client: GuardedClient, inputs: StoredInputs, catalog: Catalog, spool
         if upstream.adapter == SANDBOX
     }
     return Caller(client, inputs, links=inputs.link, transports=sandboxes)
+
+
+@asynccontextmanager
+async def listening(parts: Parts) -> AsyncIterator[None]:
+    """Run what every process needs that has callers: the looks into the table, and other processes' events."""
+    async with AsyncExitStack() as running:
+        await running.enter_async_context(in_background(parts.waiters.run()))
+        if isinstance(parts.events, RedisEvents):
+            await running.enter_async_context(in_background(parts.events.run()))
+        yield
+
+
+@asynccontextmanager
+async def working(parts: Parts) -> AsyncIterator[None]:
+    """Run the engine, its heartbeat and the sweeper, and what `listening` runs."""
+    if parts.database.is_sqlite:
+        await parts.transitions.start_over()
+    if parts.heartbeat is not None:
+        parts.heartbeat.start()
+    try:
+        async with (
+            listening(parts),
+            in_background(parts.engine.run()),
+            in_background(keep_sweeping(parts.sweeper, every_s=parts.settings.lease_s / 6)),
+        ):
+            yield
+    finally:
+        if parts.heartbeat is not None:
+            parts.heartbeat.stop()
+
+
+@asynccontextmanager
+async def in_background(chore: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a chore while the context is open; should it crash, the process ends in order."""
+    task = asyncio.create_task(chore)
+    task.add_done_callback(_end_with)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _end_with(task: asyncio.Task[None]) -> None:
+    """A chore that crashed would be missed in silence, so the process ends in order and is started again."""
+    if not task.cancelled() and task.exception() is not None:
+        LOG.error("process.crashed", exc_info=task.exception())
+        signal.raise_signal(signal.SIGTERM)

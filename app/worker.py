@@ -6,18 +6,15 @@ arq may die with its Redis and is started again; the engine does not notice.
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from arq.cron import cron
 from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
-from app.assembly import Parts, assemble
-from app.jobs.sweeping import keep_sweeping
+from app.assembly import DRAIN_GRACE_S, Parts, assemble, in_background, working
 from app.kit.backoff import full_jitter
-from app.kit.redis import FORWARD, QUEUE, RedisEvents, arq_redis, deserialize, serialize
+from app.kit.redis import FORWARD, QUEUE, arq_redis, deserialize, serialize
 from app.kit.telemetry import get_logger
 from app.settings import Settings
 from app.tasks.doorbell import forward
@@ -25,8 +22,6 @@ from app.tasks.schedules import purge, sweep
 
 LOG = get_logger(__name__)
 
-DRAIN_GRACE_S: Final = 330.0
-"""The longest call (300 s) and its closing transaction; a supervisor's grace is set above it."""
 _POLL_DELAY_S: Final = 0.05
 _TASKS_AT_MOST: Final = 100
 _READ_LIMIT: Final = 10_000
@@ -45,51 +40,12 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with assemble(settings) as parts, working(parts):
         LOG.info("worker.started", slots=settings.worker_slots)
-        async with _background(_keep_arq_running(settings, parts)):
+        async with in_background(_keep_arq_running(settings, parts)):
             await stop.wait()
             LOG.info("worker.draining", jobs=parts.engine.running)
             # arq stops with the context: what it would ring for, others claim.
         ended = await parts.engine.drain(DRAIN_GRACE_S)
         LOG.info("worker.stopped", drained=ended)
-
-
-@asynccontextmanager
-async def working(parts: Parts) -> AsyncIterator[None]:
-    """Run the engine, its heartbeat, the sweeper and the events that other processes listen to."""
-    if parts.database.is_sqlite:
-        await parts.transitions.start_over()
-    if parts.heartbeat is not None:
-        parts.heartbeat.start()
-    chores = [parts.engine.run(), keep_sweeping(parts.sweeper, every_s=parts.settings.lease_s / 6)]
-    if isinstance(parts.events, RedisEvents):
-        chores.append(parts.events.run())
-    try:
-        async with contextlib.AsyncExitStack() as running:
-            for chore in chores:
-                await running.enter_async_context(_background(chore))
-            yield
-    finally:
-        if parts.heartbeat is not None:
-            parts.heartbeat.stop()
-
-
-@asynccontextmanager
-async def _background(chore: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    task = asyncio.create_task(chore)
-    task.add_done_callback(_end_with)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-def _end_with(task: asyncio.Task[None]) -> None:
-    """A chore that crashed would be missed in silence, so the process ends in order and is started again."""
-    if not task.cancelled() and task.exception() is not None:
-        LOG.error("process.crashed", exc_info=task.exception())
-        signal.raise_signal(signal.SIGTERM)
 
 
 async def _keep_arq_running(settings: Settings, parts: Parts) -> None:

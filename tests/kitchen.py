@@ -1,6 +1,5 @@
 """A whole gateway in the test's own loop: real parts, joined as in production, with simulators for vendors."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,11 +9,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from app.assembly import Parts, assemble
+from app.assembly import Parts, assemble, listening, working
 from app.domain.requests import ImageRequest
 from app.jobs.service import JobView, Submission
 from app.settings import Settings
-from app.worker import working
 from tests.simulators.server import Simulator
 
 API_KEY = "Q7vJ2mXc9LrT4wYpZ8sKd3FhN6bGa1Ue"
@@ -146,10 +144,7 @@ async def open_kitchen(settings: Settings, *, is_working: bool = True) -> AsyncI
         parts = await closing.enter_async_context(assemble(settings))
         await parts.accounts.bootstrap(API_KEY, ADMIN_KEY)
         caller = await parts.accounts.authenticate(API_KEY)
-        waiting = asyncio.create_task(parts.waiters.run())
-        closing.callback(waiting.cancel)
-        if is_working:
-            await closing.enter_async_context(working(parts))
+        await closing.enter_async_context(working(parts) if is_working else listening(parts))
         yield Kitchen(parts, caller.team_id)
         if is_working:
             await parts.engine.drain(10.0)
