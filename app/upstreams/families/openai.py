@@ -120,16 +120,21 @@ class VendorError:
 
 
 class OpenAIImages:
-    """The adapter for every vendor that speaks this format; `codes` and `types` add what one vendor says beyond it."""
+    """The adapter for every vendor that speaks this format.
+
+    `codes`, `types` and `words` add what one vendor says beyond it.
+    """
 
     def __init__(
         self,
         *,
         codes: Mapping[str, FailureKind] | None = None,
         types: Mapping[str, FailureKind] | None = None,
+        words: tuple[tuple[str, FailureKind], ...] = (),
     ) -> None:
         self._codes = {**CODES, **(codes or {})}
         self._types = {**TYPES, **(types or {})}
+        self._words = (*words, *WORDS)
 
     def submit(self, request: ImageRequest, target: Target) -> Call:
         """Write a generation as JSON, an edit as a form. Only what the client said is sent, and the model and count."""
@@ -194,7 +199,7 @@ class OpenAIImages:
         if error.type in self._types:
             return self._types[error.type]
         message = error.message.lower()
-        for words, kind in WORDS:
+        for words, kind in self._words:
             if words in message:
                 return kind
         return STATUSES.get(status, FailureKind.GARBLED)
