@@ -58,16 +58,8 @@ class Finding:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Make every check, those that wait for others at the same time, and return the findings in a fixed order."""
-    found = check_settings(settings)
-    try:
-        checked = check_catalog(settings.config, settings)
-    except CatalogMistakes as exc:
-        found.append(
-            Finding("catalog", Verdict.FAIL, "; ".join(exc.mistakes), "Run `darkroom config check`.")
-        )
-        checked = None
-    else:
-        found.append(_catalog(checked))
+    checked, catalog = _catalog(settings)
+    found = [*check_settings(settings), catalog]
     asked: list[Awaitable[list[Finding]]] = [
         check_database(settings),
         check_redis(settings),
@@ -239,17 +231,21 @@ async def _upstream(client: GuardedClient, checked: CheckedCatalog, upstream: Up
             return Finding(name, Verdict.WARN if status >= 500 else Verdict.OK, detail)
 
 
-def _catalog(checked: CheckedCatalog) -> Finding:
+def _catalog(settings: Settings) -> tuple[CheckedCatalog | None, Finding]:
+    try:
+        checked = check_catalog(settings.config, settings)
+    except CatalogMistakes as exc:
+        return None, Finding("catalog", Verdict.FAIL, "; ".join(exc.mistakes), "Run `darkroom config check`.")
     count = f"{len(checked.catalog.models)} models at {len(checked.catalog.upstreams)} upstreams"
-    if checked.unserved:
-        wanted = sorted(set(checked.missing.values()))
-        return Finding(
-            "catalog",
-            Verdict.WARN,
-            f"{count}; nothing can serve {', '.join(checked.unserved)}",
-            f"Set one of {', '.join(wanted)}." if wanted else None,
-        )
-    return Finding("catalog", Verdict.OK, count)
+    if not checked.unserved:
+        return checked, Finding("catalog", Verdict.OK, count)
+    wanted = sorted(set(checked.missing.values()))
+    return checked, Finding(
+        "catalog",
+        Verdict.WARN,
+        f"{count}; nothing can serve {', '.join(checked.unserved)}",
+        f"Set one of {', '.join(wanted)}." if wanted else None,
+    )
 
 
 def _schema(revision: str | None, newest: str) -> Finding:

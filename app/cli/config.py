@@ -10,7 +10,9 @@ from app.cli.catalog import CatalogMistakes, CheckedCatalog, check_catalog
 from app.cli.configuration import load_settings
 from app.cli.errors import CommandFailed
 
-app = typer.Typer(no_args_is_help=True, help="Check the catalog of upstreams, models and prices.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Check the catalog of upstreams, models and prices."
+)
 
 
 @app.callback()

@@ -13,7 +13,7 @@ from app.cli.checks import Finding, Verdict, examine
 from app.cli.configuration import load_settings
 from app.cli.options import AsJson
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 _COLOURS: Final = {
     Verdict.OK: "green",

@@ -13,7 +13,7 @@ from app.cli.pictures import check_target, cost, ended_badly, save_pictures
 from app.cli.progress import wait_for
 from app.kit.json import JsonObject
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 # The formats that a file's name asks for; any other name leaves the choice to the model.
 _FORMATS: Final = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}

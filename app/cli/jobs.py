@@ -14,7 +14,7 @@ from app.cli.pictures import bill, check_target, cost, duration, ended_badly, sa
 from app.cli.progress import wait_for
 from app.cli.tables import print_facts, print_table
 
-app = typer.Typer(no_args_is_help=True, help="List, show, watch and cancel jobs.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, watch and cancel jobs.")
 
 JobId = Annotated[str, typer.Argument(help="A job's id, job_...")]
 

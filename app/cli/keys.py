@@ -12,7 +12,7 @@ from app.cli.options import AdminKey, AsJson, BaseUrl
 from app.cli.tables import print_table
 from app.kit.json import JsonObject
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Create, list and revoke API keys.")
 
 
 @app.command()

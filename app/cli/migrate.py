@@ -5,7 +5,7 @@ import typer
 from app.cli.configuration import load_settings
 from app.cli.database import migrate as bring_up_to_date
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

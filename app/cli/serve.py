@@ -10,7 +10,7 @@ from app.cli.errors import CommandFailed
 from app.cli.listening import check_free, when_listening
 from app.main import run
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

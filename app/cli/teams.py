@@ -9,7 +9,7 @@ from app.cli.configuration import connect_as_admin
 from app.cli.options import AdminKey, AsJson, BaseUrl
 from app.cli.tables import print_table
 
-app = typer.Typer(no_args_is_help=True, help="Create and list teams.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Create and list teams.")
 
 
 @app.command()

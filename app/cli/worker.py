@@ -7,7 +7,7 @@ from app.cli.configuration import load_settings, start_logging
 from app.cli.errors import CommandFailed
 from app.worker import run
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()
