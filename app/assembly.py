@@ -8,13 +8,15 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from app.accounts.service import Accounts
+from app.assets.files import Files
 from app.assets.links import LinkSigner
 from app.assets.service import PictureKeeper, StoredInputs
 from app.assets.storage import Storage, storage_from_url
@@ -23,9 +25,11 @@ from app.catalog.embedded import SANDBOX, with_sandbox
 from app.catalog.entries import Catalog
 from app.catalog.keys import Keyring
 from app.catalog.loader import load_catalog
-from app.db.engine import Database
+from app.db.engine import Database, StoreUnavailable
+from app.db.migrate import current_revision, newest_revision
 from app.jobs.admission import Admission
 from app.jobs.engine import Engine, Heartbeat
+from app.jobs.errors import ShuttingDown
 from app.jobs.routes import Routes
 from app.jobs.runner import Work
 from app.jobs.service import JobService
@@ -75,6 +79,19 @@ class Parts:
     transitions: Transitions
     rung: asyncio.Event
     """Set to make the engine look for work."""
+    files: Files
+    checks: Mapping[str, Callable[[], Awaitable[None]]]
+    """What must work before the process is ready, by name."""
+
+    def warnings(self) -> list[str]:
+        """What works but cannot be bought as configured: models without a usable route, and what to set."""
+        sentences = []
+        for model in self.catalog.get().models.values():
+            missing = {self.keys.missing(route.upstream) for route in model.routes}
+            if missing and None not in missing:
+                names = " or ".join(sorted(name for name in missing if name))
+                sentences.append(f"The model {model.name!r} cannot be served: set {names}.")
+        return sentences
 
 
 def read_catalog(settings: Settings) -> tuple[Catalog, Keyring]:
@@ -130,6 +147,16 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             adapter=adapter,
             draining=asyncio.Event(),
         )
+        signer = LinkSigner(settings.secret_keys, settings.public_url)
+        jobs = JobService(
+            database,
+            transitions,
+            Admission(current, routes),
+            waiters,
+            doorbell,
+            events,
+            result_ttl_s=settings.result_ttl_s,
+        )
         heartbeat = None if database.is_sqlite else Heartbeat(settings.database_url, settings.lease_s)
         yield Parts(
             settings=settings,
@@ -137,17 +164,9 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             keys=keys,
             database=database,
             storage=storage,
-            signer=LinkSigner(settings.secret_keys, settings.public_url),
+            signer=signer,
             accounts=Accounts(database, settings.secret_keys),
-            jobs=JobService(
-                database,
-                transitions,
-                Admission(current, routes),
-                waiters,
-                doorbell,
-                events,
-                result_ttl_s=settings.result_ttl_s,
-            ),
+            jobs=jobs,
             routes=routes,
             waiters=waiters,
             events=events,
@@ -159,6 +178,8 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             heartbeat=heartbeat,
             transitions=transitions,
             rung=rung,
+            files=Files(database, signer),
+            checks=_checks(database, storage, events, jobs),
         )
 
 
@@ -175,6 +196,38 @@ def _caller(client: GuardedClient, inputs: StoredInputs, catalog: Catalog, spool
         if upstream.adapter == SANDBOX
     }
     return Caller(client, inputs, links=inputs.link, transports=sandboxes)
+
+
+def _checks(
+    database: Database, storage: Storage, events: Events, jobs: JobService
+) -> dict[str, Callable[[], Awaitable[None]]]:
+    async def is_migrated() -> None:
+        async with database.reading() as connection:
+            found = await current_revision(connection)
+        if found != newest_revision():
+            raise StoreUnavailable(
+                f"the schema is at {found}, not {newest_revision()}: run `darkroom migrate`"
+            )
+
+    async def takes_work() -> None:
+        if jobs.is_stopping:
+            raise ShuttingDown("This process is stopping.")
+
+    checks: dict[str, Callable[[], Awaitable[None]]] = {
+        "process": takes_work,
+        "database": is_migrated,
+        "storage": storage.check,
+    }
+    if isinstance(events, RedisEvents):
+        checks["redis"] = partial(_redis_answers, events)
+    return checks
+
+
+async def _redis_answers(events: RedisEvents) -> None:
+    try:
+        await events.check()
+    except ConnectionError as exc:
+        raise StoreUnavailable(str(exc)) from exc
 
 
 @asynccontextmanager

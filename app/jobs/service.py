@@ -347,6 +347,11 @@ class JobService:
         async with self._database.transaction() as connection:
             await adoption.mark_cut_off(connection, job_id)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether this process takes no more callers."""
+        return self._stopping.is_set()
+
     def stop(self) -> None:
         """End every wait; callers are told to repeat their call."""
         self._stopping.set()

@@ -91,13 +91,16 @@ class RedisEvents(LocalEvents):
             if message is not None and isinstance(message["data"], bytes):
                 super().publish(message["data"].decode())
 
-    async def ping(self) -> None:
+    async def check(self) -> None:
         """Ask whether Redis answers.
 
         Raises:
-            RedisError, OSError: it does not.
+            ConnectionError: it does not. Jobs go on all the same, a second later each.
         """
-        await self._redis.ping()
+        try:
+            await self._redis.ping()
+        except RedisError as exc:
+            raise ConnectionError(f"Redis does not answer: {type(exc).__name__}") from exc
 
     async def close(self) -> None:
         """Close every connection."""

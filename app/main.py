@@ -1,0 +1,121 @@
+"""The web process: builds the parts, mounts the edges, and stops in order. Without a Redis it carries jobs as well."""
+
+import asyncio
+import contextlib
+import fcntl
+import signal
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.api import files, generations, health, models, variations
+from app.api import jobs as job_endpoints
+from app.api.answers import Answers
+from app.api.application import create_app
+from app.api.deadlines import DeadlineH11
+from app.api.rendering import Renderer
+from app.assembly import DRAIN_GRACE_S, Parts, assemble, listening, working
+from app.kit.telemetry import get_logger
+from app.settings import Settings
+
+LOG = get_logger(__name__)
+
+_HEADER_BYTES: Final = 16_384
+_CLOSE_WITHIN_S: Final = 20
+"""How long answers that are being written may take once the process stops; held calls end at once."""
+
+
+class AlreadyServed(Exception):
+    """Another process serves this data directory."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        AlreadyServed: another process serves the embedded default's data directory.
+    """
+    with _only_process(settings):
+        asyncio.run(_serve(settings))
+
+
+def build_app(parts: Parts) -> FastAPI:
+    """Join the endpoints to one application."""
+    settings = parts.settings
+    renderer = Renderer(parts.signer, settings.public_url)
+    answers = Answers(parts.jobs, parts.storage, renderer, sync_timeout_s=settings.sync_timeout_s)
+    routers = [
+        generations.router(parts.jobs, answers),
+        variations.router(),
+        job_endpoints.router(parts.jobs, answers, renderer, parts.catalog),
+        models.router(parts.catalog),
+        files.router(parts.files, parts.storage),
+        health.router(parts.checks, parts.warnings),
+    ]
+    return create_app(
+        routers, parts.accounts, version=version("darkroom"), are_metrics_public=settings.metrics_public
+    )
+
+
+async def _serve(settings: Settings) -> None:
+    async with contextlib.AsyncExitStack() as running:
+        parts = await running.enter_async_context(assemble(settings))
+        await parts.accounts.bootstrap(
+            settings.api_key.get_secret_value(), settings.admin_key.get_secret_value()
+        )
+        await running.enter_async_context(working(parts) if settings.has_own_workers else listening(parts))
+        server = uvicorn.Server(_server_config(settings, build_app(parts)))
+        # Our own handlers, not uvicorn's: it would end the process as soon as it has closed its connections.
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            parts.jobs.stop()
+            server.should_exit = True
+            # A second signal ends the process at once; what is in flight is then settled at the next start.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        LOG.info("server.started", host=settings.host, port=settings.port)
+        await server.serve()
+        if settings.has_own_workers:
+            LOG.info("server.draining", jobs=parts.engine.running)
+            await parts.engine.drain(DRAIN_GRACE_S)
+        LOG.info("server.stopped")
+
+
+def _server_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=DeadlineH11,
+        ws="none",
+        lifespan="off",
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        h11_max_incomplete_event_size=_HEADER_BYTES,
+        timeout_graceful_shutdown=_CLOSE_WITHIN_S,
+    )
+
+
+@contextlib.contextmanager
+def _only_process(settings: Settings) -> Iterator[None]:
+    """On the embedded default, hold a lock that the system takes back when this process ends, however it ends."""
+    if not settings.is_embedded:
+        yield
+        return
+    with settings.lock_file.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise AlreadyServed(
+                f"Another Darkroom serves {settings.data_dir}. Stop it, or set DARKROOM_DATA_DIR to another folder."
+            ) from exc
+        yield
