@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import delete, exists, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.assets.records import Asset, AssetKind, Picture, asset_from
@@ -73,9 +73,9 @@ async def find_asset(connection: AsyncConnection, file_id: str, *, team_id: str 
     return None if row is None else asset_from(row_values(row))
 
 
-async def move_to_late(connection: AsyncConnection, job_id: str) -> None:
-    """Keep what was made for a job that ends without it."""
-    made = (assets.c.job_id == job_id, assets.c.kind == AssetKind.RESULT.value)
+async def move_to_late(connection: AsyncConnection, job_id: str, *, but: Sequence[str] = ()) -> None:
+    """Keep what was made for a job that ends without it; `but` names the files that it ends with."""
+    made = (assets.c.job_id == job_id, assets.c.kind == AssetKind.RESULT.value, assets.c.id.not_in(but))
     await connection.execute(update(assets).where(*made).values(kind=AssetKind.LATE.value))
 
 
@@ -102,7 +102,8 @@ async def finished_inputs(connection: AsyncConnection, *, limit: int) -> list[As
     query = (
         select(assets)
         .join(jobs, jobs.c.id == assets.c.job_id)
-        .where(assets.c.kind == AssetKind.INPUT.value, jobs.c.finished_at.is_not(None), ~open_attempt)
+        # Written out, for the index of inputs to serve a prepared statement.
+        .where(assets.c.kind == literal_column("'input'"), jobs.c.finished_at.is_not(None), ~open_attempt)
         .limit(limit)
         .with_for_update(of=assets, skip_locked=True)
     )

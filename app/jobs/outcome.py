@@ -97,9 +97,9 @@ def _all_failed(attempts: Sequence[Attempt]) -> GatewayError:
 
 
 async def result_of(connection: AsyncConnection, job: Job, attempts: Sequence[Attempt]) -> JsonObject:
-    """The result of a job that has pictures: their file ids, what they turned out to be, and the usage."""
+    """The result of a job that has pictures: their file ids (`n` at most), what they are, and the usage."""
     made = [item for item in attempts if item.state is AttemptState.SUCCEEDED]
-    pictures = await assets_of_jobs(connection, [job.id], [AssetKind.RESULT])
+    pictures = (await assets_of_jobs(connection, [job.id], [AssetKind.RESULT]))[: job.n]
     usages = [item.usage for item in made if item.usage is not None]
     first = pictures[0]
     resolved = made[0].resolved or {}
@@ -116,6 +116,12 @@ async def result_of(connection: AsyncConnection, job: Job, attempts: Sequence[At
         "usage": usage_document(sum(usages, Usage())) if usages and len(usages) == len(made) else None,
         "adjusted": adjusted,
     }
+
+
+def result_files(result: JsonObject) -> list[str]:
+    """The file ids that a result lists."""
+    files = result["files"]
+    return [str(file_id) for file_id in files] if isinstance(files, list) else []
 
 
 def _notes(attempt: Attempt) -> list[Json]:

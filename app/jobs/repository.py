@@ -251,6 +251,7 @@ async def accept_attempt(
 
     An attempt that was written off meanwhile keeps its state; the ticket is kept for the books.
     """
+    await serialise(connection, f"ticket:{upstream}:{ticket}")
     query = select(attempts.c.id).where(attempts.c.upstream == upstream, attempts.c.ticket == ticket)
     if (await connection.execute(query.where(attempts.c.id != attempt_id))).first() is not None:
         return False

@@ -35,7 +35,7 @@ from app.jobs.lifecycle import (
     park,
     rescue,
 )
-from app.jobs.outcome import error_of, result_of
+from app.jobs.outcome import error_of, result_files, result_of
 from app.jobs.records import Attempt, Job
 from app.kit.json import Json, JsonObject
 
@@ -298,14 +298,22 @@ class Transitions:
                 raise Lost(job_id)
 
     async def give_up(self, job_id: str, token: int, ending: Ending) -> Job:
-        """End a job for which no route can be asked.
+        """Buy no more for a job for which no route can be asked, and end it unless calls are still open.
 
         Raises:
             Lost: the token is not the current one.
         """
         async with self._database.transaction() as connection:
             job, _ = await self._held(connection, job_id, token)
+            if job.status.is_final:
+                return job
             attempts = await repository.attempts_of(connection, [job_id])
+            if any(attempt.state.is_open for attempt in attempts):
+                await repository.change(connection, job_id, {"to_buy": 0})
+                return replace(job, to_buy=0)
+            if any(attempt.state is AttemptState.UNKNOWN for attempt in attempts):
+                # Repeating such a job may be paid for twice, whatever kept us from asking elsewhere.
+                ending = Ending.OUTCOME_UNKNOWN
             return await self._end(connection, job, attempts, ending)
 
     async def cancel(self, job_id: str, team_id: str | None) -> tuple[Job, bool] | None:
@@ -407,6 +415,8 @@ class Transitions:
         # Every way to the end delivers what is in hand; only the client's own word (cancel) does not.
         if any(attempt.state is AttemptState.SUCCEEDED for attempt in attempts):
             result = await result_of(connection, job, attempts)
+            # An attempt that was written off and replaced may have delivered too.
+            await move_to_late(connection, job.id, but=result_files(result))
             return await self._close(connection, job, attempts, finish(), {"result": result})
         step = expire() if ending is Ending.NOT_STARTED and job.status is Status.QUEUED else fail()
         return await self._close(connection, job, attempts, step, {"error": error_of(ending, attempts)})
@@ -426,7 +436,8 @@ class Transitions:
             if is_followed
             else {"lease_until": None, "lease_owner": None, "lease_token": job.lease_token + 1}
         )
-        final = {**values, **lease, "finished_at": now()}
+        # Nothing more is bought, so the hold for it ends; attempts that are open keep theirs.
+        final = {**values, **lease, "to_buy": 0, "finished_at": now()}
         await repository.move(connection, job, step, final, token=None)
         if step.reaches is not Status.SUCCEEDED:
             # Pictures of a job that ends without them are kept like those that come after its end.

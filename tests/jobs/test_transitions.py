@@ -6,6 +6,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from app.assets.records import AssetKind
+from app.assets.repository import assets_of_jobs
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.domain.money import Certainty
 from app.jobs.lifecycle import AttemptState, Buy, Ending, Status
@@ -370,3 +372,64 @@ async def test_teams_take_turns_then_priority_then_age(store: Store) -> None:
     single = await store.job("single")
     first_turns = {(await store.claim()).id for _ in range(2)}
     assert first_turns == {urgent, single}
+
+
+async def test_a_job_with_an_open_call_is_not_ended_for_want_of_a_route(store: Store) -> None:
+    job_id = await store.job(n=2)
+    job = await store.claim()
+    first, second = await store.open(job, 1, 1)
+    await store.moves.refuse(second, BUSY)
+    await store.moves.give_up(job_id, job.lease_token, Ending.UNAVAILABLE)
+    ended = await store.succeed(first)
+    assert ended.status is Status.SUCCEEDED
+
+
+async def test_want_of_a_route_does_not_hide_that_money_may_be_gone(store: Store) -> None:
+    job_id = await store.job(spare=1)
+    job = await store.claim()
+    (attempt,) = await store.open(job)
+    await store.moves.lose_track(attempt, TIMED_OUT)
+    ended = await store.moves.give_up(job_id, job.lease_token, Ending.UNAVAILABLE)
+    assert ended.error is not None
+    assert (ended.error["code"], ended.error["should_retry"]) == ("upstream_outcome_unknown", False)
+
+
+async def test_giving_up_changes_nothing_of_a_job_that_was_cancelled_meanwhile(store: Store) -> None:
+    job_id = await store.job(n=2)
+    job = await store.claim()
+    first, _ = await store.open(job, 1, 1)
+    await store.succeed(first)
+    await store.moves.cancel(job_id, None)
+    ended = await store.moves.give_up(job_id, job.lease_token, Ending.UNAVAILABLE)
+    assert ended.status is Status.CANCELLED
+
+
+async def test_a_final_job_holds_no_money_for_pictures_that_nobody_buys(store: Store) -> None:
+    job_id = await store.job(n=2)
+    await store.moves.cancel(job_id, None)
+    assert (await store.look(job_id)).to_buy == 0
+
+
+async def test_no_client_gets_more_pictures_than_asked_for(store: Store) -> None:
+    job_id = await store.job(spare=1)
+    job = await store.claim()
+    (first,) = await store.open(job)
+    await store.moves.lose_track(first, TIMED_OUT)
+    (second,) = await store.open(job, 1, upstream="xairouter", round_number=2)
+    await store.succeed(first)
+    ended = await store.succeed(second)
+    assert ended.result is not None
+    async with store.database.reading() as connection:
+        assets = await assets_of_jobs(connection, [job_id], [AssetKind.RESULT, AssetKind.LATE])
+    assert ended.result["files"] == [item.id for item in assets if item.kind is AssetKind.RESULT]
+    assert [item.kind for item in assets] == [AssetKind.RESULT, AssetKind.LATE]
+
+
+async def test_one_order_is_given_to_one_of_two_attempts_that_claim_it_at_once(postgres_store: Store) -> None:
+    store = postgres_store
+    attempts = []
+    for _ in range(8):
+        await store.job()
+        attempts += await store.open(await store.claim(), upstream="therouter")
+    accepted = await asyncio.gather(*(store.moves.accept(attempt, "img_1") for attempt in attempts))
+    assert sorted(accepted) == [False] * 7 + [True]
