@@ -14,14 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 # Postgres ends a statement that hangs; the client stops waiting soon after, should the server itself hang.
 _SERVER_SETTINGS: Final = {
     "application_name": "darkroom",
-    "statement_timeout": "5000",
     "lock_timeout": "2000",
     "idle_in_transaction_session_timeout": "10000",
     "tcp_user_timeout": "10000",
     # A GIN or partial index beats a plan compiled for somebody else's parameters.
     "jit": "off",
 }
-_COMMAND_TIMEOUT_S: Final = 8.0
+STATEMENT_TIMEOUT_S: Final = 5.0
+"""What one statement of the service may take."""
+_SERVER_SILENT_S: Final = 3.0
 _POOL_TIMEOUT_S: Final = 3.0
 _CONNECT_TIMEOUT_S: Final = 3.0
 # SQLSTATE classes and codes that mean "not now": connection lost, shutting down, cancelled, deadlock, disk full.
@@ -35,11 +36,15 @@ class StoreUnavailable(Exception):
 class Database:
     """A pool of connections to Postgres, or one SQLite file."""
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 10, statement_timeout_s: float = STATEMENT_TIMEOUT_S
+    ) -> None:
         self.is_sqlite = url.startswith("sqlite")
         # SQLite has one writer at a time; queueing here is faster than letting it busy-wait.
         self._write_lock = asyncio.Lock()
-        self._engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url, pool_size)
+        self._engine = (
+            _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url, pool_size, statement_timeout_s)
+        )
 
     @property
     def engine(self) -> AsyncEngine:
@@ -115,7 +120,7 @@ def _is_passing(exc: BaseException) -> bool:
             return False
 
 
-def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
+def _postgres_engine(url: str, pool_size: int, statement_timeout_s: float) -> AsyncEngine:
     return create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
@@ -123,8 +128,8 @@ def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
         pool_timeout=_POOL_TIMEOUT_S,
         pool_recycle=1800,
         connect_args={
-            "server_settings": _SERVER_SETTINGS,
-            "command_timeout": _COMMAND_TIMEOUT_S,
+            "server_settings": _SERVER_SETTINGS | {"statement_timeout": str(int(statement_timeout_s * 1000))},
+            "command_timeout": statement_timeout_s + _SERVER_SILENT_S,
             "timeout": _CONNECT_TIMEOUT_S,
         },
     )
