@@ -79,6 +79,7 @@ class Runner:
         self._token = job.lease_token
         self._work = work
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._is_over = False
         self._log = LOG.bind(job_id=job.id)
 
     async def run(self) -> None:
@@ -117,7 +118,8 @@ class Runner:
                 return False
         if self._tasks:
             await self._wait_for_news(decision)
-            return True
+            # The attempt that brought the last picture has ended the job, and the lease with it.
+            return bool(self._tasks) or not self._is_over
         if decision.job.status.is_final and decision.judged_in_s is None:
             return False
         if decision.judged_in_s is not None:
@@ -329,6 +331,7 @@ class Runner:
                 max_rounds=model.routing.max_attempts if model else 0,
             )
         )
+        self._is_over = job.status.is_final and not job.lease_until
         self._work.events.publish(self._job.id)
         self._log.info(
             "attempt.succeeded",
