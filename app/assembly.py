@@ -146,6 +146,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             events=events,
             adapter=adapter,
             draining=asyncio.Event(),
+            lease_s=settings.lease_s,
         )
         signer = LinkSigner(settings.secret_keys, settings.public_url)
         jobs = JobService(

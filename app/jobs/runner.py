@@ -40,10 +40,13 @@ LOG = get_logger(__name__)
 
 GRACE_S: Final = 60.0
 """How long after the deadline a call that is in flight may still bring its pictures."""
-SEND_WITHIN_S: Final = 20.0
-"""A call is sent at once after its intent is committed, or not at all: others judge it by that."""
-JUDGE_AFTER_S: Final = 30.0
-"""How long after a call's hard limit its outcome may be judged by others."""
+_SEND_WITHIN_LEASES: Final = 2 / 3
+"""A call is sent at once after its intent is committed, or not at all: others judge it by that. 20 s by default."""
+_JUDGE_AFTER_LEASES: Final = 1.0
+"""How long after a call's hard limit its outcome may be judged by others. 30 s by default.
+
+Both are told in leases: whoever wants a dead worker's jobs sooner wants its calls judged sooner as well.
+"""
 _RETRY_BASE_S: Final = 0.5
 _RETRY_CAP_S: Final = 20.0
 _FULL_AGAIN_S: Final = 1.0
@@ -69,6 +72,8 @@ class Work:
     """An adapter by its name."""
     draining: asyncio.Event
     """Set when this process stops: nothing new is sent, and orders at vendors are left to others."""
+    lease_s: float
+    """How soon a dead worker's jobs are taken over; how soon its calls are judged follows from it."""
 
 
 class Runner:
@@ -205,6 +210,8 @@ class Runner:
             )
             for pictures in _shares(verdict.pictures, candidate.pictures)
         ]
+        send_within_s = _SEND_WITHIN_LEASES * self._work.lease_s
+        judge_after_s = _JUDGE_AFTER_LEASES * self._work.lease_s
         began = time.monotonic()
         opened = await persist(
             lambda: self._work.transitions.open_attempts(
@@ -213,10 +220,10 @@ class Runner:
                 planned,
                 round_number=verdict.round,
                 limits=limits,
-                timeout_s=timeout_s + JUDGE_AFTER_S + SEND_WITHIN_S,
+                timeout_s=timeout_s + judge_after_s + send_within_s,
             )
         )
-        if opened and time.monotonic() - began > SEND_WITHIN_S:
+        if opened and time.monotonic() - began > send_within_s:
             too_late = UpstreamFailure(FailureKind.DOWN, "the intent was committed too late to be sent")
             for attempt in opened:
                 await self._refused(attempt, too_late)
