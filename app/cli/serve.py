@@ -8,7 +8,7 @@ from app.cli.configuration import load_settings, start_logging
 from app.cli.database import migrate
 from app.cli.errors import CommandFailed
 from app.cli.listening import check_free, when_listening
-from app.main import run
+from app.main import AlreadyServed, run
 
 app = typer.Typer(add_completion=False)
 
@@ -33,4 +33,7 @@ def serve() -> None:
         migrate(settings)
         # In production the keys are the operator's own, and standard output belongs to a log collector.
         when_listening(settings.host, settings.port, lambda: print(banner(settings, checked), flush=True))
-    run(settings)
+    try:
+        run(settings)
+    except AlreadyServed as exc:
+        raise CommandFailed(str(exc)) from exc

@@ -1,23 +1,15 @@
-"""Tables and facts for people; scripts ask for JSON instead."""
+"""Tables and facts for people; scripts ask for JSON instead. Nothing is cut to fit a terminal: ids are for copying."""
 
 from collections.abc import Iterable, Mapping, Sequence
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from itertools import zip_longest
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under headings; None becomes a dash. Without a terminal nothing is cut to fit one."""
-    console = Console()
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=not console.is_terminal, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("-" if value is None else str(value)) for value in row))
-    if not console.is_terminal:
-        console = Console(width=max(console.measure(table).maximum, 80) if table.rows else 80)
-    console.print(table)
+    """Print rows under headings; None becomes a dash."""
+    lines = [list(columns), *(["-" if value is None else str(value) for value in row] for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip_longest(*lines, fillvalue="")]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
 def print_facts(facts: Mapping[str, object]) -> None:

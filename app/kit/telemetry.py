@@ -20,7 +20,7 @@ REDACTED: Final = "[redacted]"
 """What stands in a log where a secret was."""
 
 # They tell of every request, and what they say is either said by us with ids or holds URLs.
-_NOISY: Final = ("aiosqlite", "arq", "asyncio", "hpack", "httpcore2", "httpx2", "uvicorn.access")
+_NOISY: Final = ("aiosqlite", "alembic", "arq", "asyncio", "hpack", "httpcore2", "httpx2", "uvicorn.access")
 
 _PATTERNS: Final = (
     (re.compile(r"\b(dk_|sk-|whsec_)[A-Za-z0-9+/=_-]{4,}"), rf"\1{REDACTED}"),
@@ -63,6 +63,7 @@ def configure_logging(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _without_colours,
                 Redaction(secrets),
                 *_renderers(chosen),
             ],
@@ -133,6 +134,12 @@ class Redaction:
             case _:
                 # Whatever it is, the renderer would write its repr, so that is what has to be clean.
                 return self.text(repr(value))
+
+
+def _without_colours(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Drop uvicorn's second copy of its message, made for its own terminal."""
+    event.pop("color_message", None)
+    return event
 
 
 def _renderers(log_format: LogFormat) -> tuple[Processor, ...]:

@@ -13,6 +13,7 @@ def test_jobs_are_listed_for_people(gateway: FakeGateway) -> None:
 
     heading, first, second = ended.out.splitlines()
     assert heading.split()[:3] == ["job", "status", "model"]
+    assert first.startswith("job_1  succeeded  gpt-image-2  therouter  ")
     assert "$0.007152" in first
     assert "41 s" in first
     assert "2026-05-13 01:54:09 UTC" in first

@@ -97,6 +97,18 @@ def test_chatty_libraries_are_heard_from_warning_up(capsys: pytest.CaptureFixtur
     assert [line["event"] for line in lines(capsys)] == ["something is wrong"]
 
 
+def test_a_library_is_logged_with_its_facts_and_without_its_colours(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging("json")
+    logging.getLogger("uvicorn.error").info("Started", extra={"color_message": "\x1b[36mStarted", "port": 1})
+
+    (line,) = lines(capsys)
+
+    assert (line["event"], line["port"]) == ("Started", 1)
+    assert "color_message" not in line
+
+
 def test_configuring_twice_does_not_write_twice(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("json")
     configure_logging("json")
