@@ -13,7 +13,7 @@ from app.cli.errors import GatewayUnreachable, LeftWaiting
 from app.kit.json import JsonObject
 
 # Each answer may show a new status or upstream, so the line is at most this old.
-_WAIT_S: Final = 2.0
+_WAIT_S: Final = 1.0
 # A gateway that restarts is back within this; the job waits for it.
 _PATIENCE_S: Final = 60.0
 _PAUSE_S: Final = 0.5

@@ -65,3 +65,9 @@ def test_a_client_command_loads_nothing_of_the_server() -> None:
 
     assert "httpx2" in loaded
     assert not loaded & set(HEAVY)
+
+
+def test_the_documentation_knows_every_command() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+    assert [name for name in COMMANDS if f"`darkroom {name}" not in text] == []
