@@ -18,7 +18,7 @@ COMPILE = env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv --no-
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 .NOTPARALLEL:
-.PHONY: help run test check lint fmt lock clean
+.PHONY: help run test check lint fmt lock vendors clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ lock: ## Compile requirements/ from pyproject.toml; LOCK_ARGS=--upgrade raises e
 	$(COMPILE) --extra dev --group bootstrap pyproject.toml -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) -c requirements/dev.txt --group bootstrap -o requirements/bootstrap.txt
+
+vendors: ## Start every simulated vendor, for config/simulated.yaml; Ctrl-C stops them
+	@$(BOOTSTRAP) dev
+	@exec $(BIN)/python -m tests.simulators.all $(VENDORS_ARGS)
 
 clean: ## Remove the environment and the caches; keeps data/
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

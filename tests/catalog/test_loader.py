@@ -57,11 +57,24 @@ def the_mistake(file: Path, text: str) -> Mistake:
 
 def test_the_shipped_file_has_the_names_of_the_contract() -> None:
     catalog = shipped()
-    assert list(catalog.upstreams) == ["openai", "xairouter", "therouter", "sandbox"]
+    assert list(catalog.upstreams) == [
+        "openai",
+        "xairouter",
+        "therouter",
+        "vercel",
+        "imarouter",
+        "sandbox",
+    ]
     for name in ("gpt-image-2", "openai/gpt-image-2", "gpt-image-2-2026-04-21"):
         model = catalog.model(name)
         assert model is not None
-        assert [route.upstream.name for route in model.routes] == ["openai", "xairouter", "therouter"]
+        assert [route.upstream.name for route in model.routes] == [
+            "openai",
+            "xairouter",
+            "therouter",
+            "vercel",
+            "imarouter",
+        ]
     assert catalog.model("dall-e-3") is None
 
 
@@ -75,6 +88,8 @@ def test_the_shipped_file_keeps_every_key_in_the_environment() -> None:
         "openai": "OPENAI_API_KEY",
         "xairouter": "XAIROUTER_API_KEY",
         "therouter": "THE_ROUTER_API_KEY",
+        "vercel": "AI_GATEWAY_API_KEY",
+        "imarouter": "IMAROUTER_API_KEY",
         "sandbox": None,
     }
 
@@ -102,6 +117,9 @@ def test_the_shipped_unpriced_routes_are_known() -> None:
         ("openai", "chatgpt-image-latest"),
         ("therouter", "openai/gpt-image-1.5"),
         ("therouter", "openai/gpt-image-1-mini"),
+        ("vercel", "openai/gpt-image-1.5"),
+        ("vercel", "openai/gpt-image-1-mini"),
+        ("imarouter", "gpt-image-2"),
     }
 
 
@@ -520,5 +538,5 @@ def test_a_missing_file_names_the_setting(file: Path) -> None:
 
 def test_the_shipped_file_ends_up_in_no_mistake_about_an_unknown_adapter_only() -> None:
     with pytest.raises(CatalogInvalid) as caught:
-        load_catalog(FILE, {"openai", "sandbox", "xairouter"})
+        load_catalog(FILE, {"openai", "sandbox", "xairouter", "vercel", "imarouter"})
     assert [mistake.key for mistake in caught.value.mistakes] == ["upstreams.therouter.adapter"]

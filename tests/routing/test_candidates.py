@@ -15,7 +15,7 @@ def route_with(**supports: Any) -> Route:
     return replace(a_route("openai"), supports=Supports(**supports))
 
 
-@pytest.mark.parametrize("upstream", ["openai", "xairouter", "therouter"])
+@pytest.mark.parametrize("upstream", ["openai", "xairouter", "therouter", "vercel"])
 @pytest.mark.parametrize(
     "values",
     [
@@ -47,6 +47,20 @@ def test_therouter_is_not_asked_for_what_it_does_not_declare(values: dict[str, A
     assert found.param == param
     assert f"'{param}'" in found.reason
     assert "'therouter'" in found.reason
+
+
+@pytest.mark.parametrize(
+    "values, param",
+    [
+        ({"background": "opaque"}, "background"),
+        ({"user": "someone"}, "user"),
+        ({"output_compression": 80}, "output_compression"),
+    ],
+)
+def test_imarouter_is_not_asked_for_what_its_dialect_lacks(values: dict[str, Any], param: str) -> None:
+    found = inability(a_route("imarouter"), replace(A_REQUEST, **values))
+    assert found is not None
+    assert found.param == param
 
 
 def test_edits_and_masks_need_a_route_that_has_them() -> None:

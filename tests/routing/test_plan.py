@@ -11,7 +11,7 @@ import pytest
 from app.catalog.entries import Model, Prices, Route, RoutingPolicy
 from app.domain.requests import ImageRequest
 from app.routing.plan import Absence, Pair, Plan, Standing, plan
-from tests.catalog.shipped import A_REQUEST, AN_EDIT, a_model, a_picture
+from tests.catalog.shipped import A_REQUEST, AN_EDIT, a_picture, shipped
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OPENAI, XAIROUTER = ("openai", "gpt-image-2"), ("xairouter", "gpt-image-2")
@@ -19,6 +19,13 @@ THEROUTER = ("therouter", "openai/gpt-image-2")
 NO_KEY = Standing(absence=Absence.OFF, reason="OPENAI_API_KEY is not set.")
 COOLING = Standing(absence=Absence.LATER, reason="It asked for a pause.", retry_at=NOON)
 FULL = Standing(absence=Absence.LATER, reason="It is at its limit.")
+
+
+def a_model(name: str = "gpt-image-2") -> Model:
+    """A shipped model with the routes that these tests are about."""
+    model = shipped().models[name]
+    routes = [route for route in model.routes if route.upstream.name in {"openai", "xairouter", "therouter"}]
+    return replace(model, routes=tuple(routes))
 
 
 def asked(found: Plan) -> list[str]:
@@ -62,6 +69,12 @@ def test_every_route_is_either_asked_or_explained_exactly_once() -> None:
     assert left_out(found) == [("openai", Absence.OFF), ("therouter", Absence.UNABLE)]
     assert [left.param for left in found.left_out] == [None, "mask"]
     assert found.left_out[0].reason == NO_KEY.reason
+
+
+def test_a_vendor_that_must_fetch_inputs_is_asked_only_while_it_can() -> None:
+    model = shipped().models["gpt-image-2"]
+    assert left_out(plan(model, AN_EDIT, standing={})) == [("imarouter", Absence.UNABLE)]
+    assert "imarouter" in asked(plan(model, AN_EDIT, standing={}, can_link=True))
 
 
 def test_an_unable_route_is_unable_even_while_it_is_off() -> None:
