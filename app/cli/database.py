@@ -1,5 +1,6 @@
 """The database as commands meet it: what its drivers say when it does not let us in, as sentences."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -9,8 +10,8 @@ from asyncpg.exceptions import InterfaceError, PostgresError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.cli.errors import CommandFailed
-from app.db.engine import StoreUnavailable
-from app.db.migrate import newest_revision, upgrade
+from app.db.engine import Database, StoreUnavailable
+from app.db.migrate import current_revision, newest_revision, upgrade
 from app.settings import Settings
 
 _CLASSES: Final = {
@@ -52,6 +53,30 @@ def migrate(settings: Settings) -> str:
     with explained():
         upgrade(settings.database_url)
         return newest_revision()
+
+
+def require_tables(settings: Settings) -> None:
+    """Make sure that the database answers and has been migrated at least once, before a process relies on it.
+
+    A schema that is newer than this release is fine: migrations keep the previous release running.
+
+    Raises:
+        CommandFailed: it does not answer, or has no tables.
+    """
+    if asyncio.run(_revision(settings.database_url)) is None:
+        raise CommandFailed(
+            "The database has no tables yet. Run `darkroom migrate` first, with these settings."
+        )
+
+
+async def _revision(url: str) -> str | None:
+    database = Database(url, pool_size=1)
+    try:
+        with explained():
+            async with database.reading() as connection:
+                return await current_revision(connection)
+    finally:
+        await database.close()
 
 
 def _make_folder(settings: Settings) -> None:

@@ -5,7 +5,7 @@ import typer
 from app.cli.banner import banner
 from app.cli.catalog import CatalogMistakes, check_catalog
 from app.cli.configuration import load_settings, start_logging
-from app.cli.database import migrate
+from app.cli.database import migrate, require_tables
 from app.cli.errors import CommandFailed
 from app.cli.listening import check_free, when_listening
 from app.main import AlreadyServed, run
@@ -28,11 +28,13 @@ def serve() -> None:
         checked = check_catalog(settings.config, settings)
     except CatalogMistakes as exc:
         raise CommandFailed(f"The catalog cannot be used:\n{exc}") from exc
-    start_logging(settings, checked.keys_in_use)
     if settings.is_embedded:
         migrate(settings)
         # In production the keys are the operator's own, and standard output belongs to a log collector.
         when_listening(settings.host, settings.port, lambda: print(banner(settings, checked), flush=True))
+    else:
+        require_tables(settings)
+    start_logging(settings, checked.keys_in_use)
     try:
         run(settings)
     except AlreadyServed as exc:

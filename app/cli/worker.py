@@ -4,6 +4,7 @@ import typer
 
 from app.cli.catalog import CatalogMistakes, check_catalog
 from app.cli.configuration import load_settings, start_logging
+from app.cli.database import require_tables
 from app.cli.errors import CommandFailed
 from app.worker import run
 
@@ -23,5 +24,6 @@ def worker() -> None:
         checked = check_catalog(settings.config, settings)
     except CatalogMistakes as exc:
         raise CommandFailed(f"The catalog cannot be used:\n{exc}") from exc
+    require_tables(settings)
     start_logging(settings, checked.keys_in_use)
     run(settings)
