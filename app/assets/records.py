@@ -14,6 +14,8 @@ class AssetKind(StrEnum):
 
     RESULT = "result"
     """Made for a job that waited for it."""
+    PARTIAL = "partial"
+    """A coarse version, made while the job's picture was being drawn."""
     LATE = "late"
     """Made for a job that had ended without it."""
     UPLOAD = "upload"

@@ -16,6 +16,8 @@ class Order:
     remote_model: str
     timeout_s: float
     """The hard limit of this attempt's call."""
+    is_streamed: bool
+    """Whether the answer comes as events while the vendor draws."""
 
     def target(self, attempt: Attempt) -> Target:
         """What the adapter needs to know."""
@@ -24,6 +26,7 @@ class Order:
             model=self.remote_model,
             pictures=attempt.pictures,
             options=self.upstream.options,
+            is_streamed=self.is_streamed,
         )
 
     def poll_after_s(self, advice: Waiting) -> float:
@@ -32,9 +35,14 @@ class Order:
         return float(chosen) if isinstance(chosen, int | float) else advice.poll_after_s
 
 
-def target_document(route: Route, *, timeout_s: float) -> JsonObject:
+def target_document(route: Route, *, timeout_s: float, wants_stream: bool) -> JsonObject:
     """Write down where an attempt goes; the key stays in the environment, only its name is kept."""
-    return {"upstream": {**asdict(route.upstream)}, "model": route.model, "timeout_s": timeout_s}
+    return {
+        "upstream": {**asdict(route.upstream)},
+        "model": route.model,
+        "timeout_s": timeout_s,
+        "is_streamed": wants_stream and route.supports.stream,
+    }
 
 
 def order_of(attempt: Attempt) -> Order:
@@ -47,4 +55,5 @@ def order_of(attempt: Attempt) -> Order:
         upstream=Upstream(**upstream),
         remote_model=str(document["model"]),
         timeout_s=float(str(document["timeout_s"])),
+        is_streamed=document.get("is_streamed") is True,
     )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -26,6 +27,7 @@ from app.jobs.lifecycle import AttemptState, Buy, Ending
 from app.jobs.orders import Order, order_of, target_document
 from app.jobs.records import Attempt, Job
 from app.jobs.routes import Routes
+from app.jobs.streaming import Stream
 from app.jobs.transitions import Decision, Lost, NewAttempt, Transitions, UpstreamLimits
 from app.kit.backoff import full_jitter
 from app.kit.events import Events
@@ -34,7 +36,7 @@ from app.kit.telemetry import get_logger
 from app.routing.health import earliest
 from app.routing.plan import Absence, Candidate, Plan
 from app.upstreams.caller import Caller, FetchFailed, PollFailed
-from app.upstreams.contract import Adapter, Call, Finished, RemotePicture, Reply, Waiting
+from app.upstreams.contract import Adapter, Call, Finished, Partial, RemotePicture, Reply, Waiting
 
 LOG = get_logger(__name__)
 
@@ -205,7 +207,7 @@ class Runner:
             NewAttempt(
                 id=new_id("att"),
                 upstream=upstream.name,
-                target=target_document(route, timeout_s=timeout_s),
+                target=target_document(route, timeout_s=timeout_s, wants_stream=self._job.request.stream),
                 pictures=pictures,
             )
             for pictures in _shares(verdict.pictures, candidate.pictures)
@@ -236,19 +238,39 @@ class Runner:
         log.info("attempt.opened", pictures=attempt.pictures, round=attempt.round)
         adapter = self._work.adapter(order.upstream.adapter)
         with self._work.keeper.workspace() as spool:
+            stream = Stream(adapter, partial(self._show, attempt, spool)) if order.is_streamed else None
             try:
                 call = adapter.submit(self._job.request, order.target(attempt))
-                outcome = adapter.read(await self._call(call, attempt, order, spool), None)
+                reply = await self._call(call, attempt, order, spool, stream)
+                outcome = stream.outcome() if stream and reply.is_stream else adapter.read(reply, None)
             except UpstreamFailure as failure:
-                await self._failed(attempt, failure)
-                return
+                # A stream that broke may have brought pictures before it did; they are paid for.
+                if stream is None or not stream.has_pictures:
+                    await self._failed(attempt, failure)
+                    return
+                outcome = stream.outcome()
             if isinstance(outcome, Finished):
                 if not await self._keep(attempt, order, outcome, spool):
                     await self._failed(attempt, _UNUSABLE)
                 return
         await self._accepted(attempt, order, outcome)
 
-    async def _call(self, call: Call, attempt: Attempt, order: Order, spool: Path) -> Reply:
+    async def _show(self, attempt: Attempt, spool: Path, coarse: Partial) -> None:
+        """Keep a coarse picture and show it; one that is broken or that storage does not take is left out."""
+        source = coarse.picture.source
+        if isinstance(source, str):
+            return  # too small to have been worth a file: nothing to see
+        try:
+            picture, _ = await self._work.keeper.keep(source.path, self._job.request, spool)
+        except (PictureBroken, StorageUnavailable) as exc:
+            self._log.warning("partial.unusable", attempt_id=attempt.id, reason=str(exc))
+            return
+        await persist(lambda: self._work.transitions.show_partial(attempt, picture, index=coarse.index))
+        self._work.events.publish(self._job.id)
+
+    async def _call(
+        self, call: Call, attempt: Attempt, order: Order, spool: Path, stream: Stream | None = None
+    ) -> Reply:
         return await self._work.caller.call(
             call,
             upstream=order.upstream,
@@ -257,6 +279,7 @@ class Runner:
             timeout_s=order.timeout_s,
             spool_dir=spool,
             pictures=attempt.pictures,
+            on_event=stream.take if stream else None,
         )
 
     async def _accepted(self, attempt: Attempt, order: Order, outcome: Waiting) -> None:

@@ -32,6 +32,7 @@ from app.kit.ids import new_id
 IDEMPOTENCY_TTL_S: Final = 30 * 86400.0
 """How long an Idempotency-Key stands for its job."""
 _COMMIT_TRIES: Final = 3
+_SHOWN: Final = (AssetKind.RESULT, AssetKind.LATE, AssetKind.PARTIAL)
 _ADOPTION_LOOK_S: Final = 0.1
 
 
@@ -76,6 +77,8 @@ class JobView:
     attempts: tuple[Attempt, ...]
     pictures: tuple[Asset, ...]
     late: tuple[Asset, ...]
+    partials: tuple[Asset, ...]
+    """Coarse pictures in the order in which they came."""
 
     @property
     def cost_micros(self) -> int | None:
@@ -367,20 +370,21 @@ class JobService:
     async def _views(connection: AsyncConnection, found: Sequence[Job]) -> list[JobView]:
         ids = [job.id for job in found]
         attempts = await repository.attempts_of(connection, ids) if ids else []
-        pictures = await assets_of_jobs(connection, ids, [AssetKind.RESULT, AssetKind.LATE]) if ids else []
+        pictures = await assets_of_jobs(connection, ids, list(_SHOWN)) if ids else []
         return [
             JobView(
                 job=job,
                 attempts=tuple(item for item in attempts if item.job_id == job.id),
-                pictures=tuple(
-                    item for item in pictures if item.job_id == job.id and item.kind is AssetKind.RESULT
-                ),
-                late=tuple(
-                    item for item in pictures if item.job_id == job.id and item.kind is AssetKind.LATE
-                ),
+                pictures=_of_kind(pictures, job, AssetKind.RESULT),
+                late=_of_kind(pictures, job, AssetKind.LATE),
+                partials=tuple(sorted(_of_kind(pictures, job, AssetKind.PARTIAL), key=lambda item: item.id)),
             )
             for job in found
         ]
+
+
+def _of_kind(pictures: Sequence[Asset], job: Job, kind: AssetKind) -> tuple[Asset, ...]:
+    return tuple(item for item in pictures if item.job_id == job.id and item.kind is kind)
 
 
 def _no_such_job(job_id: str) -> JobNotFound:

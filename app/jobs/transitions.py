@@ -253,6 +253,24 @@ class Transitions:
                 return await self._end(connection, job, attempts, verdict.ending)
             return job
 
+    async def show_partial(self, attempt: Attempt, picture: Picture, *, index: int) -> None:
+        """Show a coarse picture, already in storage, to whoever watches the job; nothing about the job changes."""
+        async with self._database.transaction() as connection:
+            job, _ = await _locked(connection, attempt.job_id)
+            if job.status.is_final:
+                return
+            await insert_assets(
+                connection,
+                [picture],
+                kind=AssetKind.PARTIAL,
+                team_id=job.team_id,
+                job_id=job.id,
+                attempt_id=attempt.id,
+                expires_at=job.expires_at,
+                first_index=index,
+            )
+            await repository.change(connection, job.id, {})
+
     async def refuse(self, attempt: Attempt, failure: UpstreamFailure) -> bool:
         """Book an attempt that its own sender proved to be unpaid: its pictures may be bought elsewhere."""
         async with self._database.transaction() as connection:

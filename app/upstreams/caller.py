@@ -4,6 +4,7 @@ It knows no vendor, waits for no job and repeats nothing that could be paid for.
 """
 
 import asyncio
+import contextlib
 import re
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
@@ -28,7 +29,8 @@ from app.kit.http import (
 )
 from app.kit.spool import SpoolLimits, SpoolMalformed, SpoolOverflow, spool_json
 from app.upstreams.bodies import InputSource, Payload, lay_out
-from app.upstreams.contract import Blob, Call, Reply
+from app.upstreams.contract import Blob, Call, Reply, ServerEvent
+from app.upstreams.event_stream import read_events
 
 _MIB: Final = 1024 * 1024
 # A noise PNG of 3840x2160 is 21 MB, 28 MB as base64: there is room for twice that (reliability.md 2.3).
@@ -94,8 +96,11 @@ class Caller:
         spool_dir: Path,
         pictures: int = 10,
         on_sent: Callable[[], None] | None = None,
+        on_event: Callable[[ServerEvent], Awaitable[None]] | None = None,
     ) -> Reply:
         """Send one call and return the complete answer, whatever its status.
+
+        A success that comes as events is handed to `on_event` one by one, and the answer then `is_stream`.
 
         `timeout_s` bounds everything, from the look-up of the name to the last byte of the answer. `on_sent` is
         called right before the first byte may leave. `pictures` bounds the size of the answer. The files behind the
@@ -108,7 +113,7 @@ class Caller:
         """
         try:
             return await self._call(
-                call, upstream, api_key, attempt_id, timeout_s, spool_dir, pictures, on_sent
+                call, upstream, api_key, attempt_id, timeout_s, spool_dir, pictures, on_sent, on_event
             )
         except UpstreamFailure as failure:
             if call.method == "GET":
@@ -145,6 +150,7 @@ class Caller:
         spool_dir: Path,
         pictures: int,
         on_sent: Callable[[], None] | None,
+        on_event: Callable[[ServerEvent], Awaitable[None]] | None,
     ) -> Reply:
         payload = None if call.body is None else await lay_out(call.body, self._inputs, self._links)
         await asyncio.to_thread(spool_dir.mkdir, parents=True, exist_ok=True)
@@ -166,6 +172,8 @@ class Caller:
                     on_sent=sent,
                 ) as answer,
             ):
+                if on_event is not None and _is_stream(answer):
+                    return await self._stream(answer, spool_dir, on_event)
                 return await self._reply(answer, upstream, spool_dir, pictures)
         except EgressDenied as exc:
             raise UpstreamFailure(FailureKind.DOWN, f"the guard refused its address: {exc}") from exc
@@ -195,6 +203,18 @@ class Caller:
                 raise UpstreamFailure(FailureKind.GARBLED, str(exc), status=answer.status) from exc
             return unreadable
         return Reply(status=answer.status, headers=answer.headers, body=body, is_json=True)
+
+    async def _stream(
+        self, answer: Answer, spool_dir: Path, on_event: Callable[[ServerEvent], Awaitable[None]]
+    ) -> Reply:
+        limits = SpoolLimits(total_bytes=_PICTURE_REPLY_BYTES, blob_bytes=_PICTURE_BYTES)
+        try:
+            async with contextlib.aclosing(read_events(answer.body, spool_dir, limits)) as events:
+                async for event in events:
+                    await on_event(event)
+        except (SpoolOverflow, SpoolMalformed) as exc:
+            raise UpstreamFailure(FailureKind.GARBLED, str(exc), status=answer.status) from exc
+        return Reply(status=answer.status, headers=answer.headers, body=None, is_json=False, is_stream=True)
 
     async def _download(
         self, link: str, upstream: Upstream, api_key: str | None, spool_dir: Path, timeout_s: float
@@ -273,6 +293,11 @@ def _may_be_json(answer: Answer) -> bool:
     # Some servers label their documents carelessly; a page is labelled as what it is.
     media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     return "json" in media_type or media_type in {"", "text/plain", "application/octet-stream"}
+
+
+def _is_stream(answer: Answer) -> bool:
+    media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return 200 <= answer.status < 300 and media_type == "text/event-stream"
 
 
 def _is_small(answer: Answer) -> bool:

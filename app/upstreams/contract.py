@@ -6,7 +6,7 @@ An adapter is three pure functions over the values in this file: no client, cloc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from app.domain.requests import ImageRequest
 from app.domain.results import Usage
@@ -26,6 +26,8 @@ class Target:
     """How many pictures this attempt buys: k of the job's n."""
     options: Mapping[str, Json] = field(default_factory=dict)
     """The adapter's own options from the catalog."""
+    is_streamed: bool = False
+    """Whether the answer is to come as events, with the partial pictures that the request asks for."""
     can_link: bool = False
     """Whether the vendor can fetch a stored input from the gateway by an `InputLink`."""
 
@@ -103,6 +105,17 @@ class Reply:
     body: ReplyJson
     """The JSON document with a `Blob` for each long base64 string; None when `is_json` is False."""
     is_json: bool
+    is_stream: bool = False
+    """The answer came as events, each of which was handed on already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerEvent:
+    """One server-sent event of an answer that comes as a stream."""
+
+    name: str
+    """Empty when the stream names none."""
+    data: ReplyJson
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +148,15 @@ class Finished:
     output_format: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partial:
+    """A coarse version of a picture that is still being made."""
+
+    picture: RemotePicture
+    index: int
+    """From 0, in the order of refinement."""
+
+
 Outcome: TypeAlias = Waiting | Finished
 
 
@@ -142,7 +164,7 @@ class Adapter(Protocol):
     """One vendor's wire format as a translation table.
 
     `read` raises `UpstreamFailure` for every answer that made no picture. `resume` and the `ticket` of `read` are
-    used only by vendors that answer with a ticket.
+    used only by vendors that answer with a ticket. A vendor that streams has a `StreamingAdapter`.
     """
 
     def submit(self, request: ImageRequest, target: Target) -> Call:
@@ -158,5 +180,18 @@ class Adapter(Protocol):
 
         Raises:
             UpstreamFailure: the answer made no picture, and says so in one of the failure kinds.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamingAdapter(Adapter, Protocol):
+    """An adapter whose vendor can answer with events while it draws."""
+
+    def read_event(self, event: ServerEvent) -> Partial | Finished | None:
+        """Read one event: a coarse picture, a finished one, or None for an event of no interest.
+
+        Raises:
+            UpstreamFailure: the event says that no picture will come.
         """
         ...

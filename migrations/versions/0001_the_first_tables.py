@@ -124,7 +124,9 @@ def upgrade() -> None:
         sa.Column("sha256", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("expires_at", INSTANT, nullable=False),
-        sa.CheckConstraint("kind IN ('result', 'late', 'upload', 'input')", name=op.f("assets_kind_known")),
+        sa.CheckConstraint(
+            "kind IN ('result', 'late', 'partial', 'upload', 'input')", name=op.f("assets_kind_known")
+        ),
         sa.ForeignKeyConstraint(["team_id"], ["teams.id"], name=op.f("assets_team_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("assets_pkey")),
         sa.UniqueConstraint("key", name=op.f("assets_key_key")),

@@ -132,3 +132,20 @@ async def test_a_restart_resumes_an_order_instead_of_repeating_it(
             view = await running.served(job_id)
             assert view.job.status is Status.SUCCEEDED
         assert vendor.ledger.posts == 1
+
+
+async def test_partial_pictures_are_shown_while_the_vendor_draws(kitchen: Open) -> None:
+    async with OpenAi(api_key="sk-test") as vendor, kitchen(vendor) as running:
+        view = await running.served(await running.order(n=2, stream=True, partial_images=2))
+        assert view.job.status is Status.SUCCEEDED
+        assert len(view.pictures) == 2
+        assert [picture.index for picture in view.partials] == [0, 1] * (len(view.partials) // 2)
+        assert view.partials
+
+
+async def test_a_stream_that_breaks_before_a_picture_may_have_been_paid_for(kitchen: Open) -> None:
+    async with OpenAi(api_key="sk-test") as vendor, kitchen(vendor) as running:
+        vendor.script("cut")
+        view = await running.served(await running.order(stream=True, partial_images=1))
+        assert view.job.error is not None
+        assert view.job.error["code"] == "upstream_outcome_unknown"

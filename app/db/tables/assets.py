@@ -38,7 +38,7 @@ assets = Table(
     Column("sha256", LargeBinary, nullable=False),
     Column("created_at", Instant, nullable=False, default=now()),
     Column("expires_at", Instant, nullable=False),
-    CheckConstraint("kind IN ('result', 'late', 'upload', 'input')", name="kind_known"),
+    CheckConstraint("kind IN ('result', 'late', 'partial', 'upload', 'input')", name="kind_known"),
     Index("assets_by_team", "team_id", "created_at", "id"),
     Index("assets_by_job", "job_id", "index", **where("job_id IS NOT NULL")),
     Index("assets_inputs", "job_id", **where("kind = 'input'")),

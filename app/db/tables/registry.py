@@ -5,9 +5,12 @@ from sqlalchemy import Table
 from app.db.tables.api_keys import api_keys
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
+from app.db.tables.audit_entries import audit_entries
+from app.db.tables.catalogs import catalogs
 from app.db.tables.idempotency_keys import idempotency_keys
 from app.db.tables.job_metadata import job_metadata
 from app.db.tables.jobs import jobs
+from app.db.tables.switches import switches
 from app.db.tables.teams import teams
 from app.db.tables.upstream_states import upstream_states
 
@@ -20,5 +23,8 @@ TABLES: tuple[Table, ...] = (
     assets,
     idempotency_keys,
     upstream_states,
+    audit_entries,
+    catalogs,
+    switches,
 )
 """In an order in which each table follows those that it refers to."""

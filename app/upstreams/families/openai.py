@@ -23,9 +23,11 @@ from app.upstreams.contract import (
     InputFile,
     JsonBody,
     MultipartBody,
+    Partial,
     RemotePicture,
     Reply,
     ReplyJson,
+    ServerEvent,
     Target,
 )
 from app.upstreams.retry_after import retry_after_s
@@ -175,6 +177,35 @@ class OpenAIImages:
                 )
         raise self.failure(reply)
 
+    def read_event(self, event: ServerEvent) -> Partial | Finished | None:
+        """Read `image_generation.partial_image`, `.completed` and their twins of edits; each holds one picture.
+
+        Raises:
+            UpstreamFailure: the event is an error. It comes in the vendor's own form, so nothing was bought.
+        """
+        data = event.data
+        if not isinstance(data, dict):
+            return None
+        if data.get("error"):
+            raise self.failure(Reply(status=200, headers={}, body=data, is_json=True))
+        kind = data.get("type")
+        pictures = _pictures([data])
+        if not isinstance(kind, str) or not pictures:
+            return None
+        if kind.endswith(".partial_image"):
+            index = data.get("partial_image_index")
+            return Partial(picture=pictures[0], index=index if isinstance(index, int) else 0)
+        if not kind.endswith(".completed"):
+            return None
+        return Finished(
+            pictures=pictures,
+            usage=read_usage(data.get("usage")),
+            size=_text(data, "size"),
+            quality=_text(data, "quality"),
+            background=_text(data, "background"),
+            output_format=_text(data, "output_format"),
+        )
+
     def failure(self, reply: Reply) -> UpstreamFailure:
         """Say what an answer without pictures means: by its code, then its type, then its words, then its status."""
         error = None if reply.status in _SETTLES_NOTHING else read_error(reply.body)
@@ -274,6 +305,8 @@ def _fields(request: ImageRequest, target: Target) -> dict[str, Json]:
         "input_fidelity": request.input_fidelity if edits else None,
         "user": request.user,
         "safety_identifier": request.safety_identifier,
+        "stream": True if target.is_streamed else None,
+        "partial_images": request.partial_images if target.is_streamed else None,
     }
     # What the catalog knows wins over what was passed on; null means "not given" to this vendor.
     return {name: value for name, value in {**known, **request.extra, **known}.items() if value is not None}
