@@ -26,6 +26,8 @@ class InputPicture:
     width_px: int
     height_px: int
     size_bytes: int
+    has_alpha: bool = False
+    """Whether it has an alpha channel, as a mask must."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class ImageRequest:
     safety_identifier: str | None = None
     stream: bool = False
     partial_images: int | None = None
+    response_format: str | None = None
+    """How the client wants the pictures handed over: `b64_json` (also None) or `url`. No upstream is told."""
     images: tuple[InputPicture, ...] = ()
     """Inputs of an edit, in the client's order."""
     mask: InputPicture | None = None

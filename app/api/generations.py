@@ -1,0 +1,54 @@
+"""`POST /v1/images/generations`: pictures from a prompt."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.api.answers import Answers
+from app.api.authentication import caller_of
+from app.api.bodies import read_json_object
+from app.api.calls import fingerprint_of, read_options
+from app.api.parameters import Fields, read_generation
+from app.api.schemas import BEARER, ERRORS, AcceptedJob, GenerationRequest, ImagesResponse, header, query
+from app.jobs.service import JobService
+
+_PATH: Final = "/v1/images/generations"
+_DOCUMENTATION: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": GenerationRequest.model_json_schema()}},
+    },
+    "parameters": [
+        query("async", "Answer with the job instead of its result.", {"type": "boolean", "default": False}),
+        header("Prefer", "`respond-async` does the same as `async=true`."),
+        header("Idempotency-Key", "1 to 255 printable ASCII characters: the same key and body get the same job."),
+    ],
+}  # fmt: skip
+
+
+def router(jobs: JobService, answers: Answers) -> APIRouter:
+    """Build the endpoint."""
+    routes = APIRouter(tags=["images"], dependencies=[BEARER])
+
+    @routes.post(
+        _PATH,
+        summary="Make pictures from a prompt",
+        openapi_extra=_DOCUMENTATION,
+        responses={
+            200: {"model": ImagesResponse, "description": "The pictures."},
+            202: {"model": AcceptedJob, "description": "The job, when the call is asynchronous."},
+            **ERRORS,
+        },
+    )
+    async def generate(request: Request) -> Response:
+        """Make pictures. A synchronous call is held until they are there; the job survives a lost connection."""
+        document = await read_json_object(request)
+        fields = Fields(document)
+        options = read_options(request, fields)
+        wanted = read_generation(fields)
+        fingerprint = fingerprint_of("POST", _PATH, document)
+        submitted = await jobs.submit(options.submission(caller_of(request), wanted, fingerprint))
+        return answers.to_call(submitted, options)
+
+    return routes

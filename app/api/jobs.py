@@ -1,0 +1,153 @@
+"""`/v1/jobs`: a team's jobs, their results and their events."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from app.api import queries
+from app.api.answers import POLL_AFTER_S, Answers
+from app.api.authentication import caller_of
+from app.api.calls import check_metadata
+from app.api.rendering import Renderer
+from app.api.schemas import BEARER, ERRORS, ImageJob, ImagesResponse, JobList, query
+from app.api.sse import Event, EventStream, last_event_id
+from app.catalog.current import CurrentCatalog
+from app.jobs.lifecycle import Status
+from app.jobs.service import JobService, JobView
+
+_MAX_WAIT_S: Final = 60.0
+_MAX_PAGE: Final = 100
+_WAIT: Final[dict[str, Any]] = {
+    "parameters": [
+        query(
+            "wait",
+            "Seconds to hold the answer until the job is final.",
+            {"type": "number", "minimum": 0, "maximum": _MAX_WAIT_S, "default": 0},
+        )
+    ]
+}
+_FILTERS: Final[dict[str, Any]] = {
+    "parameters": [
+        query("status", "Only jobs in this status.", {"type": "string", "enum": [item.value for item in Status]}),
+        query("model", "Only jobs of this model.", {"type": "string"}),
+        query("metadata[key]", "Only jobs with this pair; may be repeated with other keys.", {"type": "string"}),
+        query("limit", "Jobs in one page.", {"type": "integer", "minimum": 1, "maximum": _MAX_PAGE, "default": 20}),
+        query("after", "The last job of the page before.", {"type": "string"}),
+    ]
+}  # fmt: skip
+_INDEX: Final[dict[str, Any]] = {
+    "parameters": [
+        query("index", "Which picture, counted from 0.", {"type": "integer", "minimum": 0, "default": 0})
+    ]
+}
+
+
+def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: CurrentCatalog) -> APIRouter:
+    """Build the endpoints."""
+    routes = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[BEARER], responses=ERRORS)
+
+    @routes.get(
+        "/{job_id}",
+        summary="Look at a job",
+        openapi_extra=_WAIT,
+        responses={200: {"model": ImageJob, "description": "The job."}},
+    )
+    async def show(request: Request, job_id: str) -> Response:
+        """Look at a job, now or when it is final."""
+        timeout_s = queries.number(request, "wait", default=0, low=0, high=_MAX_WAIT_S)
+        view = await jobs.wait(job_id, caller_of(request).team_id, timeout_s=timeout_s, is_caller=False)
+        headers = {} if view.job.status.is_final else {"retry-after": str(POLL_AFTER_S)}
+        return JSONResponse(renderer.job(view), headers=headers)
+
+    @routes.get(
+        "",
+        summary="List jobs, newest first",
+        openapi_extra=_FILTERS,
+        responses={200: {"model": JobList, "description": "A page of jobs."}},
+    )
+    async def search(request: Request) -> Response:
+        """List a team's jobs."""
+        status = queries.word(request, "status", tuple(item.value for item in Status))
+        model = request.query_params.get("model")
+        found, has_more = await jobs.search(
+            caller_of(request).team_id,
+            status=None if status is None else Status(status),
+            # A job is kept under the model's own name, whatever alias it came by.
+            model=None if model is None else catalog.get().names.get(model, model),
+            metadata=check_metadata(queries.bracketed(request, "metadata")),
+            after=request.query_params.get("after"),
+            limit=queries.integer(request, "limit", default=20, low=1, high=_MAX_PAGE),
+        )
+        return JSONResponse(
+            {
+                "object": "list",
+                "data": [renderer.job(view) for view in found],
+                "has_more": has_more,
+                "first_id": found[0].job.id if found else None,
+                "last_id": found[-1].job.id if found else None,
+            }
+        )
+
+    @routes.post(
+        "/{job_id}/cancel",
+        summary="Give a job up",
+        responses={200: {"model": ImageJob, "description": "The cancelled job."}},
+    )
+    @routes.delete(
+        "/{job_id}",
+        summary="Give a job up",
+        responses={200: {"model": ImageJob, "description": "The cancelled job."}},
+    )
+    async def cancel(request: Request, job_id: str) -> Response:
+        """Cancel a job. What was sent to a vendor already is followed to its end, and its cost is booked."""
+        return JSONResponse(renderer.job(await jobs.cancel(job_id, caller_of(request).team_id)))
+
+    @routes.get(
+        "/{job_id}/result",
+        summary="Collect a job's result",
+        responses={
+            200: {"model": ImagesResponse, "description": "What a synchronous call would have got."},
+            202: {"model": ImageJob, "description": "The job is not final yet."},
+        },
+    )
+    async def result(request: Request, job_id: str) -> Response:
+        """Collect what a synchronous call would have got."""
+        return await answers.result(await jobs.view(job_id, caller_of(request).team_id))
+
+    @routes.get(
+        "/{job_id}/content",
+        summary="Go to one of a job's pictures",
+        openapi_extra=_INDEX,
+        responses={
+            302: {"description": "A signed link to the picture."},
+            202: {"model": ImageJob, "description": "The job is not final yet."},
+        },
+    )
+    async def content(request: Request, job_id: str) -> Response:
+        """Go to a picture; before there is one, answer as `/result` does."""
+        index = queries.integer(request, "index", default=0, low=0)
+        return await answers.picture(await jobs.view(job_id, caller_of(request).team_id), index)
+
+    @routes.get(
+        "/{job_id}/events",
+        summary="Watch a job",
+        responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}},
+    )
+    async def events(request: Request, job_id: str) -> Response:
+        """Watch a job until it is final: `job.updated` and `job.final`, resumable with `Last-Event-ID`."""
+        team_id = caller_of(request).team_id
+        await jobs.view(job_id, team_id)
+        seen = last_event_id(request.headers.get("last-event-id"))
+        changes = jobs.changes(job_id, team_id, after_revision=seen)
+        return EventStream(_events(changes, renderer))
+
+    return routes
+
+
+async def _events(changes: AsyncIterator[JobView], renderer: Renderer) -> AsyncIterator[Event]:
+    async for view in changes:
+        name = "job.final" if view.job.status.is_final else "job.updated"
+        yield Event(name=name, id=str(view.job.revision), data=renderer.job(view))

@@ -1,0 +1,91 @@
+"""`/v1/models`: what can be asked for, who makes it, and at what price."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import date
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from app.api.schemas import BEARER, ERRORS, ModelList, ModelObject
+from app.catalog.current import CurrentCatalog
+from app.catalog.entries import Model, Route
+from app.domain.pictures import Size
+from app.jobs.admission import known_model
+
+
+def router(catalog: CurrentCatalog) -> APIRouter:
+    """Build the endpoints."""
+    routes = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[BEARER], responses=ERRORS)
+
+    @routes.get(
+        "",
+        summary="List models",
+        responses={200: {"model": ModelList, "description": "Every model of the catalog."}},
+    )
+    async def search(_request: Request) -> Response:
+        """List every model of the catalog."""
+        models = catalog.get().models.values()
+        return JSONResponse({"object": "list", "data": [model_object(model) for model in models]})
+
+    @routes.get(
+        "/{model_id:path}",
+        summary="Look at a model",
+        responses={200: {"model": ModelObject, "description": "The model."}},
+    )
+    async def show(_request: Request, model_id: str) -> Response:
+        """Look at a model, under its name or an alias."""
+        return JSONResponse(model_object(known_model(catalog.get(), model_id)))
+
+    return routes
+
+
+def model_object(model: Model) -> dict[str, object]:
+    """OpenAI's model object, and under `darkroom` what is known of the model here."""
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": model.owned_by,
+        "shutdown_date": None if model.shutdown_date is None else model.shutdown_date.isoformat(),
+        "darkroom": {
+            "aliases": list(model.aliases),
+            "capabilities": _document(asdict(model.capabilities)),
+            "routing": _document(asdict(model.routing)),
+            "routes": [_route(route) for route in model.routes],
+        },
+    }
+
+
+def _route(route: Route) -> dict[str, object]:
+    return {
+        "upstream": route.upstream.name,
+        "model": route.model,
+        "weight": route.weight,
+        "supports": _document(asdict(route.supports)),
+        # USD as decimal strings; null where nothing is known, which is not the same as free.
+        "prices": _document(asdict(route.prices)) if route.prices.is_known else None,
+    }
+
+
+def _document(value: Any) -> Any:
+    """Write a catalog entry as JSON: decimals exactly, sizes as `WIDTHxHEIGHT`."""
+    match value:
+        case Size():
+            return str(value)
+        case Decimal():
+            return format(value, "f")
+        case Enum():
+            return value.value
+        case date():
+            return value.isoformat()
+        case Mapping():
+            return {name: _document(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_document(inner) for inner in value]
+        case _:
+            return value

@@ -1,0 +1,166 @@
+"""Reads the typed parameters of a request: strict about types, with null for what was not given.
+
+Which values a model takes is the catalog's to say.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from app.api.bodies import kind_of
+from app.domain.errors import InvalidValue, MissingParameter, UnknownParameter, UnsupportedParameter
+from app.domain.requests import ImageRequest, Operation
+from app.kit.json import Json
+
+RESPONSE_FORMATS: Final = ("b64_json", "url")
+# Parameters of other endpoints, which nobody should find silently passed on to a vendor.
+_OF_EDITS: Final = ("image", "image[]", "images", "mask")
+
+
+class Fields:
+    """The members of a body, taken out one by one; what nobody took is left over."""
+
+    def __init__(self, document: Mapping[str, Json]) -> None:
+        self._left = {name: value for name, value in document.items() if value is not None}
+
+    def text(self, name: str) -> str | None:
+        """Take a string.
+
+        Raises:
+            InvalidValue: it is something else.
+        """
+        value = self._left.pop(name, None)
+        if value is None or isinstance(value, str):
+            return value
+        raise _wrong_type(name, "a string", value)
+
+    def required_text(self, name: str) -> str:
+        """Take a string that must be given.
+
+        Raises:
+            MissingParameter: it is absent, null or empty.
+            InvalidValue: it is no string.
+        """
+        value = self.text(name)
+        if not value:
+            raise MissingParameter(f"Missing required parameter: '{name}'.", param=name)
+        return value
+
+    def word(self, name: str, known: tuple[str, ...]) -> str | None:
+        """Take a string that is one of a few.
+
+        Raises:
+            InvalidValue: it is none of them.
+        """
+        value = self.text(name)
+        if value is None or value in known:
+            return value
+        choices = ", ".join(repr(word) for word in known)
+        raise InvalidValue(f"Invalid value: {value!r}. Supported values are: {choices}.", param=name)
+
+    def integer(self, name: str) -> int | None:
+        """Take an integer; `1.0`, `"1"` and `true` are none.
+
+        Raises:
+            InvalidValue: it is something else.
+        """
+        value = self._left.pop(name, None)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        raise _wrong_type(name, "an integer", value)
+
+    def number(self, name: str) -> float | None:
+        """Take a finite number.
+
+        Raises:
+            InvalidValue: it is something else.
+        """
+        value = self._left.pop(name, None)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise _wrong_type(name, "a number", value)
+        return float(value)
+
+    def boolean(self, name: str) -> bool | None:
+        """Take true or false.
+
+        Raises:
+            InvalidValue: it is something else.
+        """
+        value = self._left.pop(name, None)
+        if value is None or isinstance(value, bool):
+            return value
+        raise _wrong_type(name, "a boolean", value)
+
+    def mapping(self, name: str) -> Mapping[str, Json] | None:
+        """Take an object.
+
+        Raises:
+            InvalidValue: it is something else.
+        """
+        value = self._left.pop(name, None)
+        if value is None or isinstance(value, Mapping):
+            return value
+        raise _wrong_type(name, "an object", value)
+
+    def holds(self, name: str) -> bool:
+        """Whether this member was given and not yet taken."""
+        return name in self._left
+
+    def rest(self) -> dict[str, Json]:
+        """What was given and nobody took."""
+        return dict(self._left)
+
+
+def read_generation(fields: Fields) -> ImageRequest:
+    """Read a request for pictures from a prompt; what is left over becomes `extra`.
+
+    Raises:
+        GatewayError: a parameter is missing, of the wrong type, or not for this endpoint.
+    """
+    foreign = next((name for name in _OF_EDITS if fields.holds(name)), None)
+    if foreign is not None:
+        raise UnknownParameter(
+            f"Unknown parameter: '{foreign}'. Pictures are edited at /v1/images/edits.", param=foreign
+        )
+    _refuse_stream(fields)
+    return ImageRequest(
+        operation=Operation.GENERATION,
+        model=fields.required_text("model"),
+        # Whether a prompt is there and not too long is checked with the model's other values.
+        prompt=fields.text("prompt") or "",
+        n=_given(fields.integer("n"), 1),
+        size=fields.text("size"),
+        quality=fields.text("quality"),
+        background=fields.text("background"),
+        output_format=fields.text("output_format"),
+        output_compression=fields.integer("output_compression"),
+        moderation=fields.text("moderation"),
+        input_fidelity=fields.text("input_fidelity"),
+        user=fields.text("user"),
+        safety_identifier=fields.text("safety_identifier"),
+        partial_images=fields.integer("partial_images"),
+        response_format=fields.word("response_format", RESPONSE_FORMATS),
+        extra=fields.rest(),
+    )
+
+
+def _refuse_stream(fields: Fields) -> None:
+    if fields.boolean("stream"):
+        raise UnsupportedParameter(
+            "Unsupported parameter: 'stream' cannot be true yet. Leave it out, or use ?async=true and "
+            "/v1/jobs/{id}/events.",
+            param="stream",
+        )
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _wrong_type(name: str, wanted: str, value: object) -> InvalidValue:
+    # The type, not the value: it may be a prompt in the wrong place.
+    return InvalidValue(
+        f"Invalid type for '{name}': expected {wanted}, but got {kind_of(value)} instead.", param=name
+    )

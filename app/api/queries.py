@@ -1,0 +1,70 @@
+"""Reads values out of a query string, with errors that name the parameter."""
+
+import math
+import re
+from typing import Final
+
+from fastapi import Request
+
+from app.domain.errors import InvalidValue
+
+_INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?")
+
+
+def integer(request: Request, name: str, *, default: int, low: int, high: int | None = None) -> int:
+    """Read an integer of at least `low` and, where given, at most `high`.
+
+    Raises:
+        InvalidValue: it is none.
+    """
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    value = int(given) if _INTEGER.fullmatch(given) else None
+    if value is None or value < low or (high is not None and value > high):
+        raise _out_of_range(name, f"an integer {_range(low, high)}", given)
+    return value
+
+
+def number(request: Request, name: str, *, default: float, low: float, high: float) -> float:
+    """Read a number from `low` to `high`.
+
+    Raises:
+        InvalidValue: it is none.
+    """
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    value = float(given) if _NUMBER.fullmatch(given) else math.nan
+    if not low <= value <= high:
+        raise _out_of_range(name, f"a number {_range(low, high)}", given)
+    return value
+
+
+def word(request: Request, name: str, known: tuple[str, ...]) -> str | None:
+    """Read one of a few words; None when it is absent.
+
+    Raises:
+        InvalidValue: it is none of them.
+    """
+    given = request.query_params.get(name)
+    if given is not None and given not in known:
+        choices = ", ".join(repr(item) for item in known)
+        raise InvalidValue(f"Invalid value: {given!r}. Supported values are: {choices}.", param=name)
+    return given
+
+
+def bracketed(request: Request, name: str) -> dict[str, str]:
+    """Read parameters such as `metadata[key]=value` as a mapping."""
+    form = re.compile(rf"{re.escape(name)}\[([^\[\]]+)\]")
+    matches = ((form.fullmatch(key), value) for key, value in request.query_params.items())
+    return {match[1]: value for match, value in matches if match is not None}
+
+
+def _range(low: float, high: float | None) -> str:
+    return f"of {low:g} or more" if high is None else f"from {low:g} to {high:g}"
+
+
+def _out_of_range(name: str, wanted: str, given: str) -> InvalidValue:
+    return InvalidValue(f"Invalid '{name}': expected {wanted}, but got {given!r}.", param=name)

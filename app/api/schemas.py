@@ -1,0 +1,217 @@
+"""What crosses HTTP, for `/openapi.json` alone.
+
+Requests are read by `parameters.py`, answers written by `rendering.py`.
+"""
+
+from typing import Any, Final, Literal
+
+from fastapi import Security
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field
+
+BEARER: Final = Security(HTTPBearer(auto_error=False, description="A team's API key."))
+"""Documents that an endpoint wants a key; the middleware has checked it long before."""
+
+
+class GenerationRequest(BaseModel):
+    """A request for pictures from a prompt. Null means: not given. Unknown members go to vendors that take them."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "example": {"model": "gpt-image-2", "prompt": "a lighthouse at dusk", "size": "1024x1024"}
+        },
+    )
+
+    model: str = Field(description="A name of `GET /v1/models`.")
+    prompt: str = Field(description="What to draw; at most 32,000 characters.")
+    n: int | None = Field(None, ge=1, le=10, description="How many pictures.")
+    size: str | None = Field(None, description="`auto` or `WIDTHxHEIGHT` in pixels.")
+    quality: str | None = Field(None, description="`auto`, `low`, `medium`, `high`, or what the model adds.")
+    background: str | None = Field(None, description="`auto`, `opaque` or `transparent`.")
+    output_format: str | None = Field(None, description="`png`, `jpeg` or `webp`.")
+    output_compression: int | None = Field(None, ge=0, le=100, description="Percent; jpeg and webp only.")
+    moderation: str | None = Field(None, description="`auto` or `low`.")
+    response_format: Literal["b64_json", "url"] | None = Field(
+        None, description="The pictures themselves, or signed links to the gateway's copies."
+    )
+    user: str | None = Field(None, description="The end user, for the vendor.")
+    safety_identifier: str | None = Field(None, description="The end user, for the vendor; replaces `user`.")
+    metadata: dict[str, str] | None = Field(None, description="Up to 16 pairs, kept with the job.")
+    priority: Literal["high", "normal", "low"] | None = Field(None, description="Within the team's own jobs.")
+    cancel_after_s: float | None = Field(None, gt=0, description="Seconds after which the job is given up.")
+
+
+class TokenDetails(BaseModel):
+    """Tokens by kind."""
+
+    image_tokens: int
+    text_tokens: int
+
+
+class Usage(BaseModel):
+    """Tokens as the vendor reported them."""
+
+    input_tokens: int
+    input_tokens_details: TokenDetails
+    output_tokens: int
+    output_tokens_details: TokenDetails
+    total_tokens: int
+
+
+class Picture(BaseModel):
+    """One picture: its bytes, or a link."""
+
+    b64_json: str | None = None
+    url: str | None = None
+
+
+class ImagesResponse(BaseModel):
+    """Finished pictures."""
+
+    created: int = Field(description="Unix seconds.")
+    background: str | None = None
+    data: list[Picture]
+    output_format: str | None = None
+    quality: str | None = None
+    size: str | None = Field(None, description="`WIDTHxHEIGHT` in pixels, as made.")
+    usage: Usage | None = None
+    adjusted: list[str] | None = Field(None, description="Where the result differs from the request.")
+
+
+class Error(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    job_id: str | None = None
+
+
+class ErrorAnswer(BaseModel):
+    """OpenAI's error envelope."""
+
+    error: Error
+
+
+class AcceptedJob(BaseModel):
+    """A job just taken in."""
+
+    id: str
+    object: Literal["image_job"]
+    status: Literal["queued", "in_progress", "succeeded", "failed", "cancelled", "expired"]
+    model: str
+    created_at: int = Field(description="Unix seconds.")
+    expires_at: int = Field(description="Unix seconds; until then pictures are kept.")
+    polling_url: str
+
+
+class Cost(BaseModel):
+    """What a job cost so far."""
+
+    usd: str | None = Field(description="A decimal; null when a price is not known.")
+    estimated: bool
+    unpriced: bool | None = None
+
+
+class AttemptSummary(BaseModel):
+    """One call to one upstream."""
+
+    upstream: str
+    outcome: str = Field(description="`succeeded`, `pending`, or why it made no picture.")
+    cost_usd: str | None
+    started_at: int
+    duration_ms: int | None
+
+
+class LatePicture(BaseModel):
+    """A picture that arrived after its job had ended."""
+
+    file_id: str
+    url: str
+
+
+class ImageJob(AcceptedJob):
+    """A job with everything about it."""
+
+    operation: Literal["image.generation", "image.edit"]
+    started_at: int | None
+    completed_at: int | None
+    unsigned_urls: list[str] = Field(description="Signed links to the pictures, which need no key.")
+    result: ImagesResponse | None
+    cost: Cost
+    upstream: str | None
+    attempts: list[AttemptSummary]
+    late: list[LatePicture]
+    error: Error | None
+    metadata: dict[str, str]
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    object: Literal["list"]
+    data: list[ImageJob]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class ModelObject(BaseModel):
+    """A model, as OpenAI lists it, and what is known of it here."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    shutdown_date: str | None
+    darkroom: dict[str, Any] = Field(description="Capabilities, and each route with its prices.")
+
+
+class ModelList(BaseModel):
+    """Every model of the catalog."""
+
+    object: Literal["list"]
+    data: list[ModelObject]
+
+
+class FileObject(BaseModel):
+    """A stored picture."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+
+
+class Health(BaseModel):
+    """Whether the process can serve."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str] = Field(description="Each part, `ok` or what is wrong with it.")
+    warnings: list[str] = Field(description="What works, but not as configured.")
+
+
+ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    "4XX": {"model": ErrorAnswer, "description": "The request cannot be served as it is."},
+    "5XX": {
+        "model": ErrorAnswer,
+        "description": "The gateway or an upstream failed; `x-should-retry` says more.",
+    },
+}
+
+
+def query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Document a parameter of the query."""
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def header(name: str, description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Document a header of the request."""
+    kind = schema or {"type": "string"}
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": kind}

@@ -1,0 +1,237 @@
+"""The public API on a real database and real storage, with a worker that finishes jobs when a test says so."""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import httpx2
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from app.accounts.service import Accounts
+from app.api import files, generations, health, jobs, models, variations
+from app.api.answers import Answers
+from app.api.application import create_app
+from app.api.deadlines import DeadlineH11
+from app.api.rendering import Renderer
+from app.assets.files import Files
+from app.assets.links import LinkSigner
+from app.assets.records import Picture
+from app.assets.storage import FileStorage, new_key
+from app.catalog.current import CurrentCatalog
+from app.catalog.keys import Keyring
+from app.db.engine import Database
+from app.domain.failures import FailureKind, UpstreamFailure
+from app.domain.money import Certainty
+from app.domain.pictures import PictureFormat
+from app.domain.results import Usage
+from app.jobs.admission import Admission
+from app.jobs.records import Attempt, Job
+from app.jobs.routes import Routes
+from app.jobs.service import JobService
+from app.jobs.transitions import NewAttempt, Transitions, UpstreamLimits
+from app.jobs.waiting import Waiters
+from app.kit.doorbell import LocalDoorbell
+from app.kit.events import LocalEvents
+from app.kit.ids import new_id
+from tests.api.parts import ADMIN_KEY, API_KEY, AUTHORIZED
+from tests.assets.pictures import SAMPLES
+from tests.catalog.shipped import shipped
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+PUBLIC_URL = "http://darkroom.test"
+PNG = SAMPLES["png"]
+"""40 × 30 pixels."""
+
+
+class Worker:
+    """Carries jobs to their end on the real tables, without any upstream."""
+
+    def __init__(
+        self,
+        database: Database,
+        storage: FileStorage,
+        events: LocalEvents,
+        rung: asyncio.Event,
+        folder: Path,
+    ) -> None:
+        self._transitions = Transitions(database, lease_s=30)
+        self._storage = storage
+        self._events = events
+        self._rung = rung
+        self._folder = folder
+
+    async def rung(self) -> None:
+        """Wait until a job has been handed in."""
+        await self._rung.wait()
+        self._rung.clear()
+
+    async def start(self, pictures: int | None = None) -> tuple[Job, Attempt]:
+        """Claim the next job and write the intent to buy its pictures."""
+        (job,) = await self._transitions.claim("worker", 1)
+        new = NewAttempt(id=new_id("att"), upstream="openai", target={}, pictures=pictures or job.n)
+        (attempt,) = await self._transitions.open_attempts(
+            job.id,
+            job.lease_token,
+            [new],
+            round_number=1,
+            limits=UpstreamLimits(max_concurrency=10, requests_per_minute=None, images_per_minute=None),
+            timeout_s=60,
+        )
+        self._events.publish(job.id)
+        return job, attempt
+
+    async def finish(self, content: bytes = PNG) -> Job:
+        """Make the pictures of the next job."""
+        job, attempt = await self.start()
+        pictures = [await self._stored(content) for _ in range(job.n)]
+        done = await self._transitions.succeed(
+            attempt,
+            pictures,
+            usage=Usage(text_input=14, image_output=196),
+            resolved={"quality": "low", "background": "opaque"},
+            cost_micros=7152,
+            certainty=Certainty.ACTUAL,
+            max_rounds=4,
+        )
+        self._events.publish(job.id)
+        return done
+
+    async def fail(self, kind: FailureKind) -> Job:
+        """Fail the next job: refused by the vendor, or with every attempt used up."""
+        job, attempt = await self.start()
+        failure = UpstreamFailure(kind, "as the test wants it")
+        if kind is FailureKind.TIMED_OUT:
+            await self._transitions.lose_track(attempt, failure)
+        else:
+            await self._transitions.refuse(attempt, failure)
+        decision = await self._transitions.decide(job.id, job.lease_token, max_rounds=1, followed=frozenset())
+        self._events.publish(job.id)
+        return decision.job
+
+    async def _stored(self, content: bytes) -> Picture:
+        key, path = new_key(".png"), self._folder / new_id("spool")
+        await asyncio.to_thread(path.write_bytes, content)
+        await self._storage.put(path, key)
+        return Picture(
+            file_id=new_id("file"),
+            key=key,
+            format=PictureFormat.PNG,
+            width_px=40,
+            height_px=30,
+            size_bytes=len(content),
+            sha256=sha256(content).digest(),
+        )
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The API with everything behind it."""
+
+    app: FastAPI
+    holding: Callable[[float], FastAPI]
+    """The same, holding its callers for so many seconds."""
+    database: Database
+    accounts: Accounts
+    jobs: JobService
+    worker: Worker
+    signer: LinkSigner
+    storage: FileStorage
+
+    async def finish_next(self, content: bytes = PNG) -> Job:
+        """Make the pictures of the next job that is handed in."""
+        await self.worker.rung()
+        return await self.worker.finish(content)
+
+
+@pytest.fixture
+async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
+    database = Database(sqlite_url)
+    storage = FileStorage(tmp_path / "store", min_free_bytes=0, min_free_share=0)
+    events, rung = LocalEvents(), asyncio.Event()
+    catalog = CurrentCatalog(shipped())
+    keys = Keyring({"OPENAI_API_KEY": "sk-test"})
+    admission = Admission(catalog, Routes(database, keys, random.Random(0)))
+    transitions = Transitions(database, lease_s=30)
+    service = JobService(
+        database,
+        transitions,
+        admission,
+        Waiters(database, events),
+        LocalDoorbell(rung),
+        events,
+        result_ttl_s=604_800,
+    )
+    accounts = Accounts(database, (SECRET,))
+    await accounts.bootstrap(API_KEY, ADMIN_KEY)
+    signer = LinkSigner((SECRET,), PUBLIC_URL)
+    renderer = Renderer(signer, PUBLIC_URL)
+
+    def holding(sync_timeout_s: float) -> FastAPI:
+        answers = Answers(service, storage, renderer, sync_timeout_s=sync_timeout_s)
+        routers = [
+            health.router({}, tuple),
+            generations.router(service, answers),
+            variations.router(),
+            jobs.router(service, answers, renderer, catalog),
+            models.router(catalog),
+            files.router(Files(database, signer), storage),
+        ]
+        return create_app(routers, accounts, version="0.1.0")
+
+    worker = Worker(database, storage, events, rung, tmp_path)
+    yield Gateway(holding(20), holding, database, accounts, service, worker, signer, storage)
+    await database.close()
+
+
+@pytest.fixture
+async def impatient(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of a gateway that hardly holds its callers."""
+    transport = httpx2.ASGITransport(app=gateway.holding(0.05))
+    async with httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL, headers=AUTHORIZED) as made:
+        yield made
+
+
+@pytest.fixture
+async def anonymous(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client without a key."""
+    transport = httpx2.ASGITransport(app=gateway.app)
+    async with httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL) as made:
+        yield made
+
+
+@pytest.fixture
+async def client(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client with a team's key."""
+    transport = httpx2.ASGITransport(app=gateway.app)
+    async with httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL, headers=AUTHORIZED) as made:
+        yield made
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, protocol: type[DeadlineH11] = DeadlineH11) -> AsyncIterator[str]:
+    """Serve an application on loopback by uvicorn, as in production; yields its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    running = asyncio.ensure_future(server.serve(sockets=[listener]))
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await running
+
+
+@pytest.fixture
+async def address(gateway: Gateway) -> AsyncIterator[str]:
+    """The gateway on loopback, behind a real server."""
+    async with serving(gateway.app) as at:
+        yield at
