@@ -11,6 +11,8 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from app.admin import audit_log, keys, teams
+from app.admin.audit import Audit
 from app.api import files, generations, health, models, variations
 from app.api import jobs as job_endpoints
 from app.api.answers import Answers
@@ -47,6 +49,7 @@ def build_app(parts: Parts) -> FastAPI:
     settings = parts.settings
     renderer = Renderer(parts.signer, settings.public_url)
     answers = Answers(parts.jobs, parts.storage, renderer, sync_timeout_s=settings.sync_timeout_s)
+    audit = Audit(parts.database)
     routers = [
         generations.router(parts.jobs, answers),
         variations.router(),
@@ -54,6 +57,9 @@ def build_app(parts: Parts) -> FastAPI:
         models.router(parts.catalog),
         files.router(parts.files, parts.storage),
         health.router(parts.checks, parts.warnings),
+        teams.router(parts.accounts, parts.catalog, audit),
+        keys.router(parts.accounts, parts.catalog, audit),
+        audit_log.router(audit),
     ]
     return create_app(
         routers, parts.accounts, version=version("darkroom"), are_metrics_public=settings.metrics_public

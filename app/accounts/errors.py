@@ -38,5 +38,9 @@ class KeyNotFound(GatewayError):
     code = "not_found"
 
 
+class KeyNotUsable(GatewayError):
+    """The key cannot be rotated: its life is over, or it stands in the settings."""
+
+
 class NameTaken(GatewayError):
     """Another team has this name."""

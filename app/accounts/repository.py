@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import literal, select, tuple_, update
+from sqlalchemy import case, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,7 +14,7 @@ from app.accounts.records import ApiKey, Team, key_from, team_from
 from app.db.engine import row_values
 from app.db.tables.api_keys import api_keys
 from app.db.tables.teams import teams
-from app.db.types import now
+from app.db.types import from_now, now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,14 @@ async def put_team(connection: AsyncConnection, team_id: str, name: str) -> None
 
 async def put_key(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
     """Write a key, in the place of the one that had its lookup."""
-    replaced = {"digest": values["digest"], "hint": values["hint"], "revoked_at": None, "expires_at": None}
+    # A bootstrap key that was revoked stays so until the settings name another one.
+    revoked_at = case((api_keys.c.digest == values["digest"], api_keys.c.revoked_at), else_=None)
+    replaced = {
+        "digest": values["digest"],
+        "hint": values["hint"],
+        "revoked_at": revoked_at,
+        "expires_at": None,
+    }
     statement = _upsert(connection, api_keys).values(**values)
     await connection.execute(statement.on_conflict_do_update(index_elements=["lookup"], set_=replaced))
 
@@ -62,15 +69,17 @@ async def insert_key(connection: AsyncConnection, values: Mapping[str, Any]) -> 
     return key_from(row_values((await connection.execute(statement)).one()))
 
 
-async def find_team(connection: AsyncConnection, team_id: str) -> Team | None:
-    """Read a team."""
-    row = (await connection.execute(select(teams).where(teams.c.id == team_id))).first()
+async def find_team(connection: AsyncConnection, team_id: str, *, is_to_change: bool = False) -> Team | None:
+    """Read a team; one that is to change is locked until the transaction ends."""
+    query = select(teams).where(teams.c.id == team_id)
+    row = (await connection.execute(query.with_for_update() if is_to_change else query)).first()
     return None if row is None else team_from(row_values(row))
 
 
-async def find_key(connection: AsyncConnection, key_id: str) -> ApiKey | None:
-    """Read a key."""
-    row = (await connection.execute(select(api_keys).where(api_keys.c.id == key_id))).first()
+async def find_key(connection: AsyncConnection, key_id: str, *, is_to_change: bool = False) -> ApiKey | None:
+    """Read a key; one that is to change is locked until the transaction ends."""
+    query = select(api_keys).where(api_keys.c.id == key_id)
+    row = (await connection.execute(query.with_for_update() if is_to_change else query)).first()
     return None if row is None else key_from(row_values(row))
 
 
@@ -94,6 +103,44 @@ async def list_keys(
         began = select(api_keys.c.created_at).where(api_keys.c.id == after).scalar_subquery()
         query = query.where(tuple_(api_keys.c.created_at, api_keys.c.id) < tuple_(began, literal(after)))
     return [key_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def is_name_taken(connection: AsyncConnection, name: str, *, but: str) -> bool:
+    """Whether a team other than `but` has this name."""
+    query = select(teams.c.id).where(teams.c.name == name, teams.c.id != but)
+    return (await connection.execute(query)).first() is not None
+
+
+async def update_team(connection: AsyncConnection, team_id: str, values: Mapping[str, Any]) -> Team:
+    """Change a team that is there."""
+    statement = update(teams).where(teams.c.id == team_id).values(**values).returning(*teams.c)
+    return team_from(row_values((await connection.execute(statement)).one()))
+
+
+async def update_key(connection: AsyncConnection, key_id: str, values: Mapping[str, Any]) -> ApiKey:
+    """Change a key that is there."""
+    statement = update(api_keys).where(api_keys.c.id == key_id).values(**values).returning(*api_keys.c)
+    return key_from(row_values((await connection.execute(statement)).one()))
+
+
+async def lookup_of_key(connection: AsyncConnection, key_id: str) -> str | None:
+    """What a key is found by; None when there is no such key."""
+    query = select(api_keys.c.lookup).where(api_keys.c.id == key_id)
+    return (await connection.execute(query)).scalar_one_or_none()
+
+
+async def expire_key(connection: AsyncConnection, key_id: str, *, in_s: float) -> ApiKey | None:
+    """Let a key that is alive expire in `in_s` seconds, or earlier if it does already; None: it is not alive."""
+    ends_at = from_now(in_s)
+    alive = (
+        api_keys.c.id == key_id,
+        api_keys.c.revoked_at.is_(None),
+        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now()),
+    )
+    earlier = case((api_keys.c.expires_at < ends_at, api_keys.c.expires_at), else_=ends_at)
+    statement = update(api_keys).where(*alive).values(expires_at=earlier).returning(*api_keys.c)
+    row = (await connection.execute(statement)).first()
+    return None if row is None else key_from(row_values(row))
 
 
 async def revoke(connection: AsyncConnection, key_id: str) -> None:

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from app.accounts import keys, repository
-from app.accounts.errors import InvalidApiKey, KeyExpired, KeyNotFound, NameTaken, TeamNotFound
+from app.accounts.errors import (
+    InvalidApiKey,
+    KeyExpired,
+    KeyNotFound,
+    KeyNotUsable,
+    NameTaken,
+    TeamNotFound,
+)
 from app.accounts.records import ApiKey, Caller, Role, Team
 from app.accounts.repository import StoredKey
 from app.db.engine import Database
+from app.db.witness import Witness, unwitnessed
 from app.kit.ids import new_id
 from app.kit.json import Json
 
@@ -114,7 +124,9 @@ class Accounts:
         self._remember(digests[0], _Known(caller, looked_at + min(lives_s, CACHED_S)))
         return caller
 
-    async def create_team(self, name: str, limits: Mapping[str, Json]) -> Team:
+    async def create_team(
+        self, name: str, limits: Mapping[str, Json], *, witness: Witness[Team] = unwitnessed
+    ) -> Team:
         """Write a new team.
 
         Raises:
@@ -123,8 +135,44 @@ class Accounts:
         async with self._database.transaction() as connection:
             values = {"id": new_id("team"), "name": name, "limits": dict(limits)}
             team = await repository.insert_team(connection, values)
-        if team is None:
-            raise NameTaken(f"There is a team {name!r} already. Choose another name.", param="name")
+            if team is None:
+                raise _name_taken(name)
+            await witness(connection, None, team)
+        return team
+
+    async def find_team(self, team_id: str) -> Team:
+        """Look at a team.
+
+        Raises:
+            TeamNotFound: there is no such team.
+        """
+        async with self._database.reading() as connection:
+            return await _team(connection, team_id)
+
+    async def change_team(
+        self,
+        team_id: str,
+        *,
+        name: str | None = None,
+        limits: Mapping[str, Json] | None = None,
+        witness: Witness[Team] = unwitnessed,
+    ) -> Team:
+        """Rename a team, or change its limits; None leaves either as it is.
+
+        A member of `limits` takes the place of the one that was, null lifts it, and the others stay.
+
+        Raises:
+            TeamNotFound: there is no such team.
+            NameTaken: another team has this name.
+        """
+        async with self._database.transaction() as connection:
+            before = await _team(connection, team_id, is_to_change=True)
+            if name is not None and await repository.is_name_taken(connection, name, but=team_id):
+                raise _name_taken(name)
+            values = {"name": name or before.name, "limits": _merged(before.limits, limits)}
+            team = await repository.update_team(connection, team_id, values)
+            await witness(connection, before, team)
+        self._known.clear()
         return team
 
     async def list_teams(self, *, after: str | None = None, limit: int = 20) -> tuple[Sequence[Team], bool]:
@@ -147,29 +195,86 @@ class Accounts:
         limits: Mapping[str, Json],
         expires_at: datetime | None = None,
         role: Role = Role.TEAM,
+        witness: Witness[ApiKey] = unwitnessed,
     ) -> tuple[ApiKey, str]:
         """Write a new key; with its text, which nobody can read again.
 
         Raises:
             TeamNotFound: there is no such team.
         """
-        made = keys.make_key(is_admin=role.is_operator)
-        values = {
-            "id": new_id("key"),
-            "team_id": team_id,
-            "name": name,
-            "role": role.value,
-            "lookup": made.lookup,
-            "digest": keys.digest(made.text, self._peppers[0]),
-            "hint": keys.hint_of(made.text),
-            "limits": dict(limits),
-            "expires_at": expires_at,
-        }
         async with self._database.transaction() as connection:
-            if await repository.find_team(connection, team_id) is None:
-                raise _no_such_team(team_id)
-            key = await repository.insert_key(connection, values)
-        return key, made.text
+            await _team(connection, team_id)
+            key, text = await self._insert_key(
+                connection, team_id, name, limits=limits, expires_at=expires_at, role=role
+            )
+            await witness(connection, None, key)
+        return key, text
+
+    async def find_key(self, key_id: str) -> ApiKey:
+        """Look at a key.
+
+        Raises:
+            KeyNotFound: there is no such key.
+        """
+        async with self._database.reading() as connection:
+            return await _key(connection, key_id)
+
+    async def change_key(
+        self,
+        key_id: str,
+        *,
+        name: str | None = None,
+        limits: Mapping[str, Json] | None = None,
+        witness: Witness[ApiKey] = unwitnessed,
+    ) -> ApiKey:
+        """Rename a key, or change its limits as `change_team` does: at once here, elsewhere within `CACHED_S`.
+
+        Raises:
+            KeyNotFound: there is no such key.
+        """
+        async with self._database.transaction() as connection:
+            before = await _key(connection, key_id, is_to_change=True)
+            values = {"name": name or before.name, "limits": _merged(before.limits, limits)}
+            key = await repository.update_key(connection, key_id, values)
+            await witness(connection, before, key)
+        self._known.clear()
+        return key
+
+    async def rotate_key(
+        self, key_id: str, *, overlap_s: float, witness: Witness[ApiKey] = unwitnessed
+    ) -> tuple[ApiKey, ApiKey, str]:
+        """Write a key that takes another's place: the old one, which expires in `overlap_s`, the new, and its text.
+
+        The new key has the team, name, role, limits and expiry of the old one.
+
+        Raises:
+            KeyNotFound: there is no such key.
+            KeyNotUsable: it is revoked, expired, or one of the settings.
+        """
+        async with self._database.transaction() as connection:
+            before = await _key(connection, key_id, is_to_change=True)
+            if await repository.lookup_of_key(connection, key_id) in _BOOTSTRAP.values():
+                raise KeyNotUsable(
+                    f"The key {key_id!r} stands in the settings. Change DARKROOM_API_KEY or DARKROOM_ADMIN_KEY and "
+                    "restart.",
+                    param="id",
+                )
+            old = await repository.expire_key(connection, key_id, in_s=overlap_s)
+            if old is None:
+                raise KeyNotUsable(
+                    f"The key {key_id!r} is revoked or expired. Create a new key instead.", param="id"
+                )
+            key, text = await self._insert_key(
+                connection,
+                before.team_id,
+                before.name,
+                limits=before.limits,
+                expires_at=before.expires_at,
+                role=before.role,
+            )
+            await witness(connection, old, key)
+        self._known.clear()
+        return old, key, text
 
     async def list_keys(
         self, team_id: str | None = None, *, after: str | None = None, limit: int = 20
@@ -185,19 +290,43 @@ class Accounts:
             found = await repository.list_keys(connection, team_id, after=after, limit=limit + 1)
         return found[:limit], len(found) > limit
 
-    async def revoke_key(self, key_id: str) -> ApiKey:
+    async def revoke_key(self, key_id: str, *, witness: Witness[ApiKey] = unwitnessed) -> ApiKey:
         """End a key's life: at once in this process, within `CACHED_S` in the others.
 
         Raises:
             KeyNotFound: there is no such key.
         """
         async with self._database.transaction() as connection:
+            before = await _key(connection, key_id, is_to_change=True)
             await repository.revoke(connection, key_id)
-            key = await repository.find_key(connection, key_id)
-        if key is None:
-            raise _no_such_key(key_id)
+            key = await _key(connection, key_id)
+            await witness(connection, before, key)
         self._known.clear()
         return key
+
+    async def _insert_key(
+        self,
+        connection: AsyncConnection,
+        team_id: str,
+        name: str,
+        *,
+        limits: Mapping[str, Json],
+        expires_at: datetime | None,
+        role: Role,
+    ) -> tuple[ApiKey, str]:
+        made = keys.make_key(is_admin=role.is_operator)
+        values = {
+            "id": new_id("key"),
+            "team_id": team_id,
+            "name": name,
+            "role": role.value,
+            "lookup": made.lookup,
+            "digest": keys.digest(made.text, self._peppers[0]),
+            "hint": keys.hint_of(made.text),
+            "limits": dict(limits),
+            "expires_at": expires_at,
+        }
+        return await repository.insert_key(connection, values), made.text
 
     def _remember(self, digest: bytes, known: _Known) -> None:
         if len(self._known) >= _CACHED_KEYS:
@@ -224,6 +353,29 @@ def _invalid() -> InvalidApiKey:
     return InvalidApiKey(
         "Incorrect API key provided. Send a key of this gateway as 'Authorization: Bearer KEY'."
     )
+
+
+async def _team(connection: AsyncConnection, team_id: str, *, is_to_change: bool = False) -> Team:
+    team = await repository.find_team(connection, team_id, is_to_change=is_to_change)
+    if team is None:
+        raise _no_such_team(team_id)
+    return team
+
+
+async def _key(connection: AsyncConnection, key_id: str, *, is_to_change: bool = False) -> ApiKey:
+    key = await repository.find_key(connection, key_id, is_to_change=is_to_change)
+    if key is None:
+        raise _no_such_key(key_id)
+    return key
+
+
+def _merged(limits: Mapping[str, Json], changes: Mapping[str, Json] | None) -> dict[str, Json]:
+    merged = {**limits, **(changes or {})}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def _name_taken(name: str) -> NameTaken:
+    return NameTaken(f"There is a team {name!r} already. Choose another name.", param="name")
 
 
 def _no_such_team(team_id: str) -> TeamNotFound:

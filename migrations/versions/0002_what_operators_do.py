@@ -69,7 +69,3 @@ def upgrade() -> None:
     )
     for statement in POSTGRES_GUARD if op.get_bind().dialect.name == "postgresql" else SQLITE_GUARD:
         op.execute(statement)
-
-
-def downgrade() -> None:
-    raise NotImplementedError("restore the backup that was taken before the upgrade")
