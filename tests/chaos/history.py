@@ -96,7 +96,7 @@ class Collected:
 
     result_sha256: str | None
     marks: Sequence[str | None]
-    """For each picture that could be decoded, the attempt id that its vendor hid in it."""
+    """For each picture, what its vendor hid in it: the attempt id, a slash and a number."""
     problem: str | None = None
 
 
@@ -150,8 +150,9 @@ class Verdict:
     """Kind -> the offenders, a sentence each."""
     recovered: int
     """Orders whose clients never learned of them, and that were carried out all the same."""
-    unattached: int
-    """SDK calls whose automatic retry started a second job; the SDK sends nothing by which to tell them apart."""
+    unattached: list[str]
+    """SDK calls whose automatic retry started a second job: the SDK sends nothing that tells a retry of this call
+    from a retry of another, so it can only be attached to a job that is there already."""
     spent_micros: int
     billed_micros: int
 
@@ -185,11 +186,11 @@ def judge(history: History) -> Verdict:
         recovered=sum(
             1 for order_id in by_order if order_id in history.orders and order_id not in known_orders
         ),
-        unattached=sum(
-            len(jobs) - 1
+        unattached=[
+            f"{order_id} has the jobs {', '.join(sorted(job.id for job in jobs))}"
             for order_id, jobs in by_order.items()
-            if (order := history.orders.get(order_id)) is not None and order.style == "sdk"
-        ),
+            if (order := history.orders.get(order_id)) is not None and order.style == "sdk" and len(jobs) > 1
+        ],
         spent_micros=sum(item.cost_micros or 0 for item in history.attempts.values()),
         billed_micros=sum(bill.cost_micros for bill in history.bills.values()),
     )
@@ -251,8 +252,10 @@ def _unexpected(history: History, by_order: Mapping[str, Sequence[BookedJob]]) -
         if job.status == "succeeded" and job.id not in charged:
             yield f"{job.id} succeeded without any charge"
     for job_id, collected in history.collected.items():
+        if len(set(collected.marks)) < len(collected.marks):
+            yield f"{job_id} holds the same picture twice"
         for mark in collected.marks:
-            source = history.attempts.get(mark or "")
+            source = history.attempts.get((mark or "").partition("/")[0])
             if source is None or source.job_id != job_id:
                 yield f"{job_id} holds a picture that was made for {mark!r}"
 

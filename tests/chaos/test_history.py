@@ -54,7 +54,7 @@ def kept() -> History:
         "att_2": Bill(posts=1, charges=1, pictures=1, cost_micros=6000),
         "att_3": Bill(posts=1, charges=1, pictures=1, cost_micros=5999),
     }
-    history.collected = {"job_1": Collected(result_sha256="a", marks=["att_2"])}
+    history.collected = {"job_1": Collected(result_sha256="a", marks=["att_2/0"])}
     return history
 
 
@@ -82,7 +82,7 @@ def call(
 def test_kept_promises_are_found_to_be_kept() -> None:
     verdict = judge(kept())
     assert verdict.is_clean, verdict.violations
-    assert (verdict.recovered, verdict.unattached) == (1, 0)
+    assert (verdict.recovered, verdict.unattached) == (1, [])
     assert (verdict.spent_micros, verdict.billed_micros) == (12_000, 11_999)
 
 
@@ -129,7 +129,11 @@ def _success_is_made_up(history: History) -> None:
 
 
 def _picture_is_anothers(history: History) -> None:
-    history.collected["job_1"].marks = ["att_3"]
+    history.collected["job_1"].marks = ["att_3/0"]
+
+
+def _picture_is_there_twice(history: History) -> None:
+    history.collected["job_1"].marks = ["att_2/0", "att_2/0"]
 
 
 def _attempt_is_sent_twice(history: History) -> None:
@@ -184,6 +188,7 @@ PLANTED: dict[Callable[[History], None], str] = {
     _vendor_is_asked_without_an_intent: "unexpected",
     _success_is_made_up: "unexpected",
     _picture_is_anothers: "unexpected",
+    _picture_is_there_twice: "unexpected",
     _attempt_is_sent_twice: "sent twice",
     _final_status_changes: "changed",
     _result_changes: "two bodies",
@@ -226,4 +231,4 @@ def test_an_sdk_retry_that_starts_a_second_job_is_counted_and_not_judged() -> No
     )
     verdict = judge(history)
     assert verdict.is_clean
-    assert verdict.unattached == 1
+    assert len(verdict.unattached) == 1
