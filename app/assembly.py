@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from app.accounts.service import Accounts
 from app.assets.files import Files
+from app.assets.inputs import Inputs
 from app.assets.links import LinkSigner
 from app.assets.service import PictureKeeper, StoredInputs
 from app.assets.storage import Storage, storage_from_url
@@ -80,6 +81,7 @@ class Parts:
     rung: asyncio.Event
     """Set to make the engine look for work."""
     files: Files
+    inputs: Inputs
     checks: Mapping[str, Callable[[], Awaitable[None]]]
     """What must work before the process is ready, by name."""
 
@@ -179,7 +181,15 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             heartbeat=heartbeat,
             transitions=transitions,
             rung=rung,
-            files=Files(database, signer),
+            files=Files(database, storage, signer),
+            inputs=Inputs(
+                database,
+                storage,
+                client,
+                settings.spool_dir,
+                max_bytes=settings.max_image_bytes,
+                max_pixels=settings.max_pixels,
+            ),
             checks=_checks(database, storage, events, jobs),
         )
 

@@ -13,11 +13,12 @@ from fastapi import FastAPI
 
 from app.admin import audit_log, keys, teams
 from app.admin.audit import Audit
-from app.api import files, generations, health, models, variations
+from app.api import edits, files, generations, health, models, uploads, variations
 from app.api import jobs as job_endpoints
 from app.api.answers import Answers
 from app.api.application import create_app
 from app.api.deadlines import DeadlineH11
+from app.api.forms import FormLimits
 from app.api.rendering import Renderer
 from app.assembly import DRAIN_GRACE_S, Parts, assemble, listening, working
 from app.kit.telemetry import get_logger
@@ -50,12 +51,19 @@ def build_app(parts: Parts) -> FastAPI:
     renderer = Renderer(parts.signer, settings.public_url)
     answers = Answers(parts.jobs, parts.storage, renderer, sync_timeout_s=settings.sync_timeout_s)
     audit = Audit(parts.database)
+    limits = FormLimits(
+        total_bytes=settings.max_body_bytes,
+        file_bytes=settings.max_image_bytes,
+        files=settings.max_images + 1,
+    )
     routers = [
         generations.router(parts.jobs, answers),
+        edits.router(parts.jobs, answers, parts.inputs, limits),
         variations.router(),
         job_endpoints.router(parts.jobs, answers, renderer, parts.catalog),
         models.router(parts.catalog),
         files.router(parts.files, parts.storage),
+        uploads.router(parts.files, parts.inputs, limits),
         health.router(parts.checks, parts.warnings),
         teams.router(parts.accounts, parts.catalog, audit),
         keys.router(parts.accounts, parts.catalog, audit),

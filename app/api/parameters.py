@@ -4,17 +4,25 @@ Which values a model takes is the catalog's to say.
 """
 
 import math
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from app.api.bodies import kind_of
 from app.domain.errors import InvalidValue, MissingParameter, UnknownParameter, UnsupportedParameter
-from app.domain.requests import ImageRequest, Operation
+from app.domain.requests import ImageRequest, InputPicture, Operation
 from app.kit.json import Json
 
 RESPONSE_FORMATS: Final = ("b64_json", "url")
 # Parameters of other endpoints, which nobody should find silently passed on to a vendor.
 _OF_EDITS: Final = ("image", "image[]", "images", "mask")
+# What a form can only write as text.
+_INTEGERS: Final = frozenset({"n", "output_compression", "partial_images"})
+_NUMBERS: Final = frozenset({"cancel_after_s"})
+_BOOLEANS: Final = frozenset({"stream"})
+_INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
+_NUMBER: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 class Fields:
@@ -124,9 +132,40 @@ def read_generation(fields: Fields) -> ImageRequest:
         raise UnknownParameter(
             f"Unknown parameter: '{foreign}'. Pictures are edited at /v1/images/edits.", param=foreign
         )
+    return _read(fields, Operation.GENERATION)
+
+
+def read_edit(fields: Fields, images: tuple[InputPicture, ...], mask: InputPicture | None) -> ImageRequest:
+    """Read a request to edit these pictures; what is left over becomes `extra`.
+
+    Raises:
+        GatewayError: a parameter is missing or of the wrong type.
+    """
+    return replace(_read(fields, Operation.EDIT), images=images, mask=mask)
+
+
+def typed_form(texts: Mapping[str, str]) -> dict[str, Json]:
+    """Read a form's texts as the JSON that they stand for: numbers and booleans by name, `metadata[k]` as an object."""
+    document: dict[str, Json] = {}
+    metadata: dict[str, Json] = {}
+    for name, text in texts.items():
+        if name.startswith("metadata[") and name.endswith("]"):
+            metadata[name[len("metadata[") : -1]] = text
+        elif name in _INTEGERS and _INTEGER.fullmatch(text):
+            document[name] = int(text)
+        elif name in _NUMBERS and _NUMBER.fullmatch(text):
+            document[name] = float(text)
+        elif name in _BOOLEANS and text in ("true", "false"):
+            document[name] = text == "true"
+        else:
+            document[name] = text
+    return {**document, "metadata": metadata} if metadata else document
+
+
+def _read(fields: Fields, operation: Operation) -> ImageRequest:
     _refuse_stream(fields)
     return ImageRequest(
-        operation=Operation.GENERATION,
+        operation=operation,
         model=fields.required_text("model"),
         # Whether a prompt is there and not too long is checked with the model's other values.
         prompt=fields.text("prompt") or "",

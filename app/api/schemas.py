@@ -215,3 +215,21 @@ def header(name: str, description: str, schema: dict[str, Any] | None = None) ->
     """Document a header of the request."""
     kind = schema or {"type": "string"}
     return {"name": name, "in": "header", "required": False, "description": description, "schema": kind}
+
+
+class FileList(BaseModel):
+    """A page of files."""
+
+    object: Literal["list"]
+    data: list[FileObject]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class DeletedFile(BaseModel):
+    """What is left of a file."""
+
+    id: str
+    object: Literal["file"]
+    deleted: Literal[True]

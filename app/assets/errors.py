@@ -51,3 +51,16 @@ class ImageTooLarge(GatewayError):
 
     status = 413
     code = "request_too_large"
+
+
+class InvalidUrl(GatewayError):
+    """A link in a request that cannot be followed; why is not told, for it could be used to look around."""
+
+    code = "invalid_url"
+
+
+class MissingFile(GatewayError):
+    """A file id in a request that the team has not, or has no longer."""
+
+    status = 404
+    code = "file_not_found"

@@ -1,21 +1,69 @@
 """Files as clients see them: a team's own by key, and anybody's by a signed link."""
 
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from app.assets.errors import AssetMissing
+from app.assets.inputs import Taken
 from app.assets.links import LinkSigner
-from app.assets.records import Asset
-from app.assets.repository import find_asset
+from app.assets.records import Asset, AssetKind
+from app.assets.repository import delete_assets, find_asset, insert_assets, search_assets
+from app.assets.storage import Storage
 from app.db.engine import Database
+
+UPLOAD_LIFE: Final = timedelta(days=30)
+"""How long a file that a client uploaded is kept."""
 
 
 class Files:
     """Finds files for those who may read them."""
 
-    def __init__(self, database: Database, signer: LinkSigner) -> None:
+    def __init__(self, database: Database, storage: Storage, signer: LinkSigner) -> None:
         self._database = database
+        self._storage = storage
         self._signer = signer
+
+    async def upload(self, taken: Taken, team_id: str, *, filename: str, purpose: str) -> Asset:
+        """Make a file of a picture that is in storage already, to be used as `file_id`."""
+        async with self._database.transaction() as connection:
+            await insert_assets(
+                connection,
+                [taken.picture],
+                kind=AssetKind.UPLOAD,
+                team_id=team_id,
+                job_id=None,
+                attempt_id=None,
+                expires_at=datetime.now(UTC) + UPLOAD_LIFE,
+                purpose=purpose,
+                filename=filename,
+            )
+        return await self.find(taken.picture.file_id, team_id)
+
+    async def search(
+        self, team_id: str, *, purpose: str | None, after: str | None, limit: int
+    ) -> tuple[Sequence[Asset], bool]:
+        """Look at up to `limit` files of a team, newest first, after the file `after`; and whether there are more.
+
+        Raises:
+            AssetMissing: `after` is none of the team's files.
+        """
+        anchor = None if after is None else await self.find(after, team_id)
+        async with self._database.reading() as connection:
+            found = await search_assets(connection, team_id, purpose=purpose, after=anchor, limit=limit + 1)
+        return found[:limit], len(found) > limit
+
+    async def delete(self, file_id: str, team_id: str) -> None:
+        """Delete a file and its bytes; a job whose result it is keeps its record.
+
+        Raises:
+            AssetMissing: the team has no such file.
+            StorageUnavailable: the bytes could not be removed; nothing was deleted.
+        """
+        asset = await self.find(file_id, team_id)
+        await self._storage.delete(asset.key)
+        async with self._database.transaction() as connection:
+            await delete_assets(connection, [asset.id])
 
     async def find(self, file_id: str, team_id: str) -> Asset:
         """Find a file of a team.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, exists, insert, literal_column, select, update
+from sqlalchemy import delete, exists, insert, literal, literal_column, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.assets.records import Asset, AssetKind, Picture, asset_from
@@ -11,7 +11,7 @@ from app.db.engine import row_values
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
 from app.db.tables.jobs import jobs
-from app.db.types import now
+from app.db.types import Instant, now
 
 
 async def insert_assets(
@@ -25,8 +25,12 @@ async def insert_assets(
     expires_at: datetime,
     first_index: int = 0,
     purpose: str = "vision",
+    filename: str | None = None,
 ) -> None:
-    """Write the rows of pictures that are in storage already, numbered from `first_index`."""
+    """Write the rows of pictures that are in storage already, numbered from `first_index`.
+
+    `filename` is what the client called it; None gives each a name of ours.
+    """
     if not pictures:
         return
     rows = [
@@ -38,7 +42,7 @@ async def insert_assets(
             "attempt_id": attempt_id,
             "index": index,
             "key": picture.key,
-            "filename": f"{picture.file_id}{picture.format.suffix}",
+            "filename": filename or f"{picture.file_id}{picture.format.suffix}",
             "purpose": purpose,
             "format": picture.format.value,
             "width_px": picture.width_px,
@@ -71,6 +75,27 @@ async def find_asset(connection: AsyncConnection, file_id: str, *, team_id: str 
         query = query.where(assets.c.team_id == team_id)
     row = (await connection.execute(query)).first()
     return None if row is None else asset_from(row_values(row))
+
+
+async def search_assets(
+    connection: AsyncConnection, team_id: str, *, purpose: str | None, after: Asset | None, limit: int
+) -> list[Asset]:
+    """Read up to `limit` files of a team that have not expired, newest first; inputs of jobs are no files."""
+    shown = (AssetKind.RESULT.value, AssetKind.LATE.value, AssetKind.UPLOAD.value)
+    query = (
+        select(assets)
+        .where(assets.c.team_id == team_id, assets.c.expires_at > now(), assets.c.kind.in_(shown))
+        .order_by(assets.c.created_at.desc(), assets.c.id.desc())
+        .limit(limit)
+    )
+    if purpose is not None:
+        query = query.where(assets.c.purpose == purpose)
+    if after is not None:
+        query = query.where(
+            tuple_(assets.c.created_at, assets.c.id)
+            < tuple_(literal(after.created_at, Instant), literal(after.id))
+        )
+    return [asset_from(row_values(row)) for row in await connection.execute(query)]
 
 
 async def move_to_late(connection: AsyncConnection, job_id: str, *, but: Sequence[str] = ()) -> None:

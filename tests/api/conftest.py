@@ -156,7 +156,7 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
     storage = FileStorage(tmp_path / "store", min_free_bytes=0, min_free_share=0)
     events, rung = LocalEvents(), asyncio.Event()
     catalog = CurrentCatalog(shipped())
-    keys = Keyring({"OPENAI_API_KEY": "sk-test"})
+    keys = Keyring({"OPENAI_API_KEY": "sk-test", "THE_ROUTER_API_KEY": "sk-test"})
     admission = Admission(catalog, Routes(database, keys, random.Random(0)))
     transitions = Transitions(database, lease_s=30)
     service = JobService(
@@ -181,7 +181,7 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
             variations.router(),
             jobs.router(service, answers, renderer, catalog),
             models.router(catalog),
-            files.router(Files(database, signer), storage),
+            files.router(Files(database, storage, signer), storage),
         ]
         return create_app(routers, accounts, version="0.1.0")
 
@@ -211,6 +211,17 @@ async def client(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
     """A client with a team's key."""
     transport = httpx2.ASGITransport(app=gateway.app)
     async with httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL, headers=AUTHORIZED) as made:
+        yield made
+
+
+@pytest.fixture
+async def stranger(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of another team."""
+    team = await gateway.accounts.create_team("strangers", {})
+    _, key = await gateway.accounts.create_key(team.id, "theirs", limits={})
+    transport = httpx2.ASGITransport(app=gateway.app)
+    headers = {"authorization": f"Bearer {key}"}
+    async with httpx2.AsyncClient(transport=transport, base_url=PUBLIC_URL, headers=headers) as made:
         yield made
 
 
