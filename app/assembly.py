@@ -25,7 +25,6 @@ from app.catalog.current import CurrentCatalog
 from app.catalog.embedded import SANDBOX, with_sandbox
 from app.catalog.entries import Catalog
 from app.catalog.keys import Keyring
-from app.catalog.loader import load_catalog
 from app.db.engine import Database, StoreUnavailable
 from app.db.migrate import current_revision, newest_revision
 from app.jobs.admission import Admission
@@ -96,18 +95,35 @@ class Parts:
         return sentences
 
 
-def read_catalog(settings: Settings) -> tuple[Catalog, Keyring]:
-    """Load the catalog that the settings name, and the keys that it names.
+def catalog_loader(settings: Settings, keys: Keyring) -> Loader:
+    """How a process with these settings makes catalogs; the keys that they name are added to `keys`."""
 
-    Raises:
-        CatalogInvalid: the file has mistakes.
-    """
-    catalog = load_catalog(settings.config, adapter_names())
-    names = {upstream.api_key_env for upstream in catalog.upstreams.values() if upstream.api_key_env}
-    keys = Keyring(settings.variables(names))
-    if settings.is_embedded:
-        catalog = with_sandbox(catalog, lambda upstream: keys.missing(upstream) is None)
-    return catalog, keys
+    def parse(content: bytes) -> Catalog:
+        catalog = parse_catalog(content, adapter_names(), file=settings.config.name)
+        mistakes = tuple(_sandbox_mistakes(catalog, settings.config.name))
+        if mistakes:
+            raise CatalogInvalid(mistakes)
+        return catalog
+
+    def prepare(catalog: Catalog) -> Catalog:
+        names = {upstream.api_key_env for upstream in catalog.upstreams.values() if upstream.api_key_env}
+        keys.add(settings.variables(names))
+        if settings.is_embedded:
+            catalog = with_sandbox(catalog, lambda upstream: keys.missing(upstream) is None)
+        return catalog
+
+    return Loader(parse=parse, prepare=prepare)
+
+
+def _sandbox_mistakes(catalog: Catalog, file: str) -> Iterator[Mistake]:
+    for name, upstream in catalog.upstreams.items():
+        if upstream.adapter == SANDBOX:
+            try:
+                SandboxOptions.parse(upstream.options)
+            except SandboxOptionsInvalid as exc:
+                yield Mistake(
+                    file=file, line=None, key=f"upstreams.{name}", problem=str(exc), fix="docs/sandbox.md lists them."
+                )  # fmt: skip
 
 
 @asynccontextmanager
@@ -119,14 +135,17 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
         GuardBroken: the guard of outgoing connections does not refuse loopback addresses.
     """
     await prove_guard()
-    catalog, keys = read_catalog(settings)
-    current = CurrentCatalog(catalog)
+    keys = Keyring({})
+    loader = catalog_loader(settings, keys)
+    content = await asyncio.to_thread(read_content, settings.config)
+    catalog = await loader.load(content)
     async with AsyncExitStack() as closing:
         database = Database(settings.database_url, pool_size=_POOL_SIZE)
         closing.push_async_callback(database.close)
         client = GuardedClient(allow_networks=settings.allow_networks)
         closing.push_async_callback(client.aclose)
         storage = storage_from_url(settings.storage_url, settings.data_dir, settings.aws_variables())
+        signer = LinkSigner(settings.secret_keys, settings.public_url)
         rung = asyncio.Event()
         events: Events = LocalEvents()
         doorbell: Doorbell = LocalDoorbell(rung)
@@ -143,14 +162,13 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             routes=routes,
             catalog=current,
             keys=keys,
-            caller=_caller(client, StoredInputs(database, storage), catalog, settings.spool_dir),
+            caller=_caller(client, StoredInputs(database, storage, signer), catalog, settings.spool_dir),
             keeper=PictureKeeper(storage, settings.spool_dir),
             events=events,
             adapter=adapter,
             draining=asyncio.Event(),
             lease_s=settings.lease_s,
         )
-        signer = LinkSigner(settings.secret_keys, settings.public_url)
         jobs = JobService(
             database,
             transitions,

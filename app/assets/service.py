@@ -4,12 +4,15 @@ import asyncio
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 from app.assets.conversion import convert
 from app.assets.errors import AssetMissing
 from app.assets.inspection import inspect, keep
-from app.assets.records import Picture
+from app.assets.links import LinkSigner
+from app.assets.records import Asset, Picture
 from app.assets.repository import find_asset
 from app.assets.storage import Storage
 from app.db.engine import Database
@@ -17,6 +20,9 @@ from app.domain.pictures import PictureFormat, Size, parse_size
 from app.domain.requests import ImageRequest
 from app.kit.ids import new_id
 from app.kit.streams import SizedStream
+
+LINK_LIFE: Final = timedelta(hours=1)
+"""How long a vendor may take to fetch an input: longer than any job lives."""
 
 
 class PictureKeeper:
@@ -70,9 +76,10 @@ class PictureKeeper:
 class StoredInputs:
     """Input pictures in storage, as the caller streams them into a body."""
 
-    def __init__(self, database: Database, storage: Storage) -> None:
+    def __init__(self, database: Database, storage: Storage, signer: LinkSigner) -> None:
         self._database = database
         self._storage = storage
+        self._signer = signer
 
     async def open(self, file_id: str) -> SizedStream:
         """Find a stored input; its bytes are read only when the chunks are asked for.
@@ -80,12 +87,21 @@ class StoredInputs:
         Raises:
             AssetMissing: there is no such picture any more.
         """
+        asset = await self._find(file_id)
+        return SizedStream(size_bytes=asset.size_bytes, chunks=self._storage.open(asset.key))
+
+    async def link(self, file_id: str) -> str:
+        """Write a public link to a stored input, good for as long as any vendor may take to fetch it.
+
+        Raises:
+            AssetMissing: there is no such picture any more.
+        """
+        asset = await self._find(file_id)
+        return self._signer.sign(asset.team_id, asset.id, datetime.now(UTC) + LINK_LIFE)
+
+    async def _find(self, file_id: str) -> Asset:
         async with self._database.reading() as connection:
             asset = await find_asset(connection, file_id, team_id=None)
         if asset is None:
             raise AssetMissing(f"There is no file {file_id!r}.")
-        return SizedStream(size_bytes=asset.size_bytes, chunks=self._storage.open(asset.key))
-
-    def link(self, file_id: str) -> str:
-        """Write a short-lived public link to a stored input."""
-        raise AssetMissing(file_id)
+        return asset

@@ -3,7 +3,7 @@
 import json
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -66,7 +66,7 @@ class Payload:
 
 
 async def lay_out(
-    body: JsonBody | MultipartBody, inputs: InputSource, links: Callable[[str], str]
+    body: JsonBody | MultipartBody, inputs: InputSource, links: Callable[[str], Awaitable[str]]
 ) -> Payload:
     """Lay a body out with its inputs in place; `links` makes a short-lived public link to a stored file."""
     if isinstance(body, MultipartBody):
@@ -74,17 +74,18 @@ async def lay_out(
     return await _json(body, inputs, links)
 
 
-async def _json(body: JsonBody, inputs: InputSource, links: Callable[[str], str]) -> Payload:
-    # Each data URL is written as a mark that no client can guess, and the text is cut there.
+async def _json(body: JsonBody, inputs: InputSource, links: Callable[[str], Awaitable[str]]) -> Payload:
+    # Each input is written as a mark that no client can guess, and the text is cut there.
     mark = secrets.token_hex(16)
-    data_urls: list[InputDataUrl] = []
+    standing: list[InputDataUrl | InputLink] = []
 
     def stand_in(value: object) -> str:
         match value:
             case InputLink():
-                return links(value.file_id)
+                standing.append(value)
+                return mark
             case InputDataUrl():
-                data_urls.append(value)
+                standing.append(value)
                 return f"data:{value.media_type};base64,{mark}"
             case _:
                 raise TypeError(f"a {type(value).__name__} cannot stand in a JSON body")
@@ -92,8 +93,11 @@ async def _json(body: JsonBody, inputs: InputSource, links: Callable[[str], str]
     text = json.dumps(dict(body.value), default=stand_in, separators=(",", ":"), allow_nan=False)
     literals = text.encode().split(mark.encode())
     parts: list[bytes | SizedStream] = [literals[0]]
-    for data_url, literal in zip(data_urls, literals[1:], strict=True):
-        stored = await inputs.open(data_url.file_id)
+    for item, literal in zip(standing, literals[1:], strict=True):
+        if isinstance(item, InputLink):
+            parts += [json.dumps(await links(item.file_id))[1:-1].encode(), literal]
+            continue
+        stored = await inputs.open(item.file_id)
         parts += [SizedStream(encoded_length(stored.size_bytes), encode_stream(stored.chunks)), literal]
     return Payload(content_type="application/json", parts=tuple(parts))
 

@@ -70,18 +70,19 @@ class Caller:
         client: GuardedClient,
         inputs: InputSource,
         *,
-        links: Callable[[str], str],
+        links: Callable[[str], Awaitable[str]],
         transports: Mapping[str, Transport] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`links` makes a short-lived public link to a stored file.
 
-        `transports` names upstreams that answer within this process, instead of over the network.
+        `transports` names upstreams that answer within this process, instead of over the network; it is looked into
+        for each call, so it may change.
         """
         self._client = client
         self._inputs = inputs
         self._links = links
-        self._transports = transports or {}
+        self._transports = {} if transports is None else transports
         self._sleep = sleep
         self._receiving: dict[str, asyncio.Semaphore] = {}
 

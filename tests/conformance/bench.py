@@ -137,9 +137,13 @@ async def a_bench(
     route.upstream.options.update(options)  # type: ignore[attr-defined] # a dict of its own, made by `route`
     links = Origin(_Links())
     await links.start()
+
+    async def link(file_id: str) -> str:
+        return f"{links.url}/{file_id}"
+
     # Result links lead to another port of this machine.
     client = GuardedClient(allow_networks=[ip_network("127.0.0.0/8")])
-    caller = Caller(client, _Inputs(), links=lambda file_id: f"{links.url}/{file_id}", sleep=_no_sleep)
+    caller = Caller(client, _Inputs(), links=link, sleep=_no_sleep)
     try:
         yield Bench(caller, route, spool_dir / "spool", links, can_link)
     finally:

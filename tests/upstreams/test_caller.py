@@ -127,11 +127,14 @@ async def a_bench(
     async def sleep(seconds: float) -> None:
         naps.append(seconds)
 
+    async def link(file_id: str) -> str:
+        return f"https://me.test/{file_id}"
+
     client = GuardedClient()
     caller = Caller(
         client,
         Inputs(),
-        links=lambda file_id: f"https://me.test/{file_id}",
+        links=link,
         transports=transports,
         sleep=sleep,
     )

@@ -491,7 +491,11 @@ async def bought(
     adapter = registry.adapter("sandbox")
     transport = SandboxTransport(SandboxOptions.parse(options), directory / "sandbox", sleep=Sleeper())
     outbound = GuardedClient()
-    caller = Caller(outbound, Inputs(stored), links=str, transports={"sandbox": transport})
+
+    async def link(file_id: str) -> str:
+        return file_id
+
+    caller = Caller(outbound, Inputs(stored), links=link, transports={"sandbox": transport})
     call = adapter.submit(request, Target(base_url=BASE, model=request.model, pictures=request.n))
     try:
         reply = await caller.call(
