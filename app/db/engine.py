@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from asyncpg import PostgresError
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
@@ -108,6 +109,8 @@ def _is_passing(exc: BaseException) -> bool:
             return False
         case PoolTimeout() | TimeoutError() | OSError():
             return True
+        case PostgresError():  # while connecting, SQLAlchemy passes on what the driver says
+            return (exc.sqlstate or "").startswith(_PASSING_STATES)
         case DBAPIError():
             state = getattr(exc.orig, "sqlstate", None)
             locked = "locked" in str(exc.orig) or "disk" in str(exc.orig)  # SQLite has no codes at this level

@@ -1,0 +1,36 @@
+"""A database that is away is told apart from a mistake, in whichever of the drivers' words it says so."""
+
+import asyncio
+import struct
+
+import pytest
+
+from app.db.engine import Database, StoreUnavailable
+
+
+async def _shutting_down(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer as a Postgres that is shutting down: no TLS, then its refusal of the connection."""
+    (length,) = struct.unpack("!I", await reader.readexactly(4))
+    if length == 8:  # asks for TLS first
+        await reader.readexactly(4)
+        writer.write(b"N")
+        (length,) = struct.unpack("!I", await reader.readexactly(4))
+    await reader.readexactly(length - 4)
+    fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is shutting down\0\0"
+    writer.write(b"E" + struct.pack("!I", len(fields) + 4) + fields)
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_database_that_refuses_connections_while_it_restarts_is_unavailable() -> None:
+    server = await asyncio.start_server(_shutting_down, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        database = Database(f"postgresql://me:secret@127.0.0.1:{port}/darkroom")
+        with pytest.raises(StoreUnavailable):
+            async with database.transaction():
+                pass
+        with pytest.raises(StoreUnavailable):
+            async with database.reading():
+                pass
+        await database.close()
