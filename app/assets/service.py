@@ -1,9 +1,11 @@
 """Keeping the pictures that upstreams made: checked, converted where the vendor could not, and put into storage."""
 
 import asyncio
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,7 @@ from app.domain.requests import ImageRequest
 from app.kit.ids import new_id
 from app.kit.streams import SizedStream
 
+_SPOOL_LIFE_S: Final = 86_400.0
 LINK_LIFE: Final = timedelta(hours=1)
 """How long a vendor may take to fetch an input: longer than any job lives."""
 
@@ -39,6 +42,16 @@ class PictureKeeper:
         # On the storage's own file system where that is a folder, so that keeping a picture is a rename.
         with tempfile.TemporaryDirectory(dir=self._spool, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
+
+    def clear_spool(self) -> None:
+        """Remove what processes that were killed left behind. Blocks; what is in use is far younger."""
+        if not self._spool.is_dir():
+            return
+        oldest = time.time() - _SPOOL_LIFE_S
+        for left in self._spool.iterdir():
+            with suppress(OSError):
+                if left.stat().st_mtime < oldest:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     async def keep(self, path: Path, request: ImageRequest, spool: Path) -> tuple[Picture, list[str]]:
         """Check a delivered file and store it; with what was changed against the request, for `adjusted`.

@@ -1,7 +1,7 @@
 """What the edges can do with jobs: submit, look, wait, list, cancel."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -303,7 +303,7 @@ class JobService:
                     )
                 await _first_of(changed, self._stopping, timeout_s=left_s)
 
-    async def changes(self, job_id: str, team_id: str, *, after_revision: int) -> AsyncIterator[JobView]:
+    async def changes(self, job_id: str, team_id: str, *, after_revision: int) -> AsyncGenerator[JobView]:
         """Look at the job each time it has changed since `after_revision`, until it is final.
 
         Raises:

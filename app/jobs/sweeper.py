@@ -8,6 +8,7 @@ from typing import Final
 
 from app.assets.errors import StorageUnavailable
 from app.assets.repository import delete_assets, expired_assets, finished_inputs
+from app.assets.service import PictureKeeper
 from app.assets.storage import Storage
 from app.db.engine import Database
 from app.jobs import repository
@@ -32,12 +33,14 @@ class Sweeper:
         database: Database,
         transitions: Transitions,
         storage: Storage,
+        keeper: PictureKeeper,
         events: Events,
         doorbell: Doorbell,
     ) -> None:
         self._database = database
         self._transitions = transitions
         self._storage = storage
+        self._keeper = keeper
         self._events = events
         self._doorbell = doorbell
 
@@ -73,6 +76,7 @@ class Sweeper:
         Raises:
             StoreUnavailable: the database did not answer; the next purge goes on.
         """
+        await asyncio.to_thread(self._keeper.clear_spool)
         deleted = await self._purge_pictures()
         for purge in (repository.purge_jobs, repository.purge_idempotency_keys):
             while True:

@@ -105,7 +105,8 @@ class RedisEvents(LocalEvents):
     async def close(self) -> None:
         """Close every connection."""
         await self._hints.close()
-        await self._redis.aclose()
+        # A client that was handed its pool leaves it open.
+        await self._redis.connection_pool.disconnect()
 
 
 class ArqDoorbell:
@@ -124,7 +125,7 @@ class ArqDoorbell:
     async def close(self) -> None:
         """Close every connection."""
         await self._hints.close()
-        await self._arq.aclose()
+        await self._arq.connection_pool.disconnect()
 
 
 def arq_redis(url: str) -> ArqRedis:
