@@ -213,11 +213,13 @@ async def test_a_header_must_not_contradict_the_body(client: httpx2.AsyncClient)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "priority")
 
 
-async def test_a_parameter_nobody_takes_is_refused_before_anything_is_bought(
-    client: httpx2.AsyncClient,
-) -> None:
-    answer = await asked(client, {"model": "dall-e-3", "prompt": "a", "novelty": 1})
-    assert answer.status_code in {400, 404}
+async def test_an_unknown_parameter_that_no_route_passes_on_is_refused(client: httpx2.AsyncClient) -> None:
+    answer = await asked(client, {**PLAIN, "model": "gpt-image-1", "novelty": 1})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "unsupported_parameter", "novelty")
+
+
+async def test_async_is_a_yes_or_a_no(client: httpx2.AsyncClient) -> None:
     answer = await client.post(f"{PATH}?async=maybe", json=PLAIN)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "async")
 
