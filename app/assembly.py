@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,11 +23,14 @@ from app.assets.service import PictureKeeper, StoredInputs
 from app.assets.storage import Storage, storage_from_url
 from app.catalog.current import CurrentCatalog
 from app.catalog.embedded import SANDBOX, with_sandbox
-from app.catalog.entries import Catalog
+from app.catalog.entries import Catalog, TokenRule
+from app.catalog.errors import CatalogInvalid, Mistake
 from app.catalog.keys import Keyring
+from app.catalog.loader import parse_catalog, read_content
 from app.db.engine import Database, StoreUnavailable
 from app.db.migrate import current_revision, newest_revision
 from app.jobs.admission import Admission
+from app.jobs.catalogs import Catalogs, Loader, StoredCatalogs
 from app.jobs.engine import Engine, Heartbeat
 from app.jobs.errors import ShuttingDown
 from app.jobs.routes import Routes
@@ -45,7 +48,7 @@ from app.kit.telemetry import get_logger
 from app.settings import Settings
 from app.upstreams.caller import Caller
 from app.upstreams.registry import adapter, adapter_names
-from app.upstreams.sandbox.options import SandboxOptions
+from app.upstreams.sandbox.options import SandboxOptions, SandboxOptionsInvalid
 from app.upstreams.sandbox.transport import SandboxTransport
 
 LOG = get_logger(__name__)
@@ -62,6 +65,7 @@ class Parts:
 
     settings: Settings
     catalog: CurrentCatalog
+    catalogs: Catalogs
     keys: Keyring
     database: Database
     storage: Storage
@@ -139,6 +143,8 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
     loader = catalog_loader(settings, keys)
     content = await asyncio.to_thread(read_content, settings.config)
     catalog = await loader.load(content)
+    sandboxes = Sandboxes(settings.spool_dir)
+    sandboxes.follow(catalog)
     async with AsyncExitStack() as closing:
         database = Database(settings.database_url, pool_size=_POOL_SIZE)
         closing.push_async_callback(database.close)
@@ -154,15 +160,18 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             closing.push_async_callback(redis_events.close)
             closing.push_async_callback(arq_doorbell.close)
             events, doorbell = redis_events, arq_doorbell
+        stored = StoredCatalogs(database, loader)
+        current = CurrentCatalog(catalog, fetch=stored.find, on_change=sandboxes.follow)
         transitions = Transitions(database, lease_s=settings.lease_s)
         routes = Routes(database, keys, random.SystemRandom())
         waiters = Waiters(database, events)
+        inputs = StoredInputs(database, storage, signer)
         work = Work(
             transitions=transitions,
             routes=routes,
             catalog=current,
             keys=keys,
-            caller=_caller(client, StoredInputs(database, storage, signer), catalog, settings.spool_dir),
+            caller=Caller(client, inputs, links=inputs.link, transports=sandboxes.transports),
             keeper=PictureKeeper(storage, settings.spool_dir),
             events=events,
             adapter=adapter,
@@ -182,6 +191,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
         yield Parts(
             settings=settings,
             catalog=current,
+            catalogs=Catalogs(database, events, current, stored, loader, settings.config, content),
             keys=keys,
             database=database,
             storage=storage,
@@ -192,7 +202,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             waiters=waiters,
             events=events,
             doorbell=doorbell,
-            sweeper=Sweeper(database, transitions, storage, events, doorbell),
+            sweeper=Sweeper(database, transitions, storage, work.keeper, events, doorbell),
             engine=Engine(
                 transitions, work, heartbeat, rung, name=process_name(), slots=settings.worker_slots
             ),
@@ -217,14 +227,27 @@ def process_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _caller(client: GuardedClient, inputs: StoredInputs, catalog: Catalog, spool: Path) -> Caller:
-    rules = {model.name: model.tokens for model in catalog.models.values()}
-    sandboxes = {
-        name: SandboxTransport(SandboxOptions.parse(upstream.options), spool, models=rules)
-        for name, upstream in catalog.upstreams.items()
-        if upstream.adapter == SANDBOX
-    }
-    return Caller(client, inputs, links=inputs.link, transports=sandboxes)
+class Sandboxes:
+    """The upstreams that answer within this process, as the catalog in force has them."""
+
+    def __init__(self, spool_dir: Path) -> None:
+        self._spool_dir = spool_dir
+        self._made: dict[str, tuple[SandboxOptions, Mapping[str, TokenRule | None]]] = {}
+        self.transports: dict[str, SandboxTransport] = {}
+        """By the upstream's name. Looked into for each call; a call that runs keeps what it found."""
+
+    def follow(self, catalog: Catalog) -> None:
+        """Make what a catalog names. A sandbox that is as it was goes on counting its calls."""
+        rules = {model.name: model.tokens for model in catalog.models.values()}
+        named = {name: item for name, item in catalog.upstreams.items() if item.adapter == SANDBOX}
+        for name, upstream in named.items():
+            made = (SandboxOptions.parse(upstream.options), rules)
+            if self._made.get(name) != made:
+                self.transports[name] = SandboxTransport(made[0], self._spool_dir, models=rules)
+                self._made[name] = made
+        for name in catalog.upstreams.keys() & self.transports.keys() - named.keys():
+            # The name is another vendor's now. One that is merely gone stays, for jobs that began with it.
+            del self.transports[name], self._made[name]
 
 
 def _checks(
@@ -263,6 +286,12 @@ async def _redis_answers(events: RedisEvents) -> None:
 async def listening(parts: Parts) -> AsyncIterator[None]:
     """Run what every process needs that has callers: the looks into the table, and other processes' events."""
     async with AsyncExitStack() as running:
+        try:
+            # Before the first job is taken in, so that every process knows the catalog that it begins with.
+            await parts.catalogs.offer()
+        except StoreUnavailable as exc:
+            LOG.warning("catalog.not_offered", reason=str(exc))
+        await running.enter_async_context(in_background(parts.catalogs.run()))
         await running.enter_async_context(in_background(parts.waiters.run()))
         if isinstance(parts.events, RedisEvents):
             await running.enter_async_context(in_background(parts.events.run()))

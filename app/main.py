@@ -93,6 +93,7 @@ async def _serve(settings: Settings) -> None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
+        loop.add_signal_handler(signal.SIGHUP, parts.catalogs.reload_soon)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         LOG.info("server.started", host=settings.host, port=settings.port)

@@ -39,6 +39,7 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with assemble(settings) as parts, working(parts):
+        loop.add_signal_handler(signal.SIGHUP, parts.catalogs.reload_soon)
         LOG.info("worker.started", slots=settings.worker_slots)
         async with in_background(_keep_arq_running(settings, parts)):
             await stop.wait()

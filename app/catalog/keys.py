@@ -11,6 +11,10 @@ class Keyring:
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
 
+    def add(self, variables: Mapping[str, str]) -> None:
+        """Learn further variables, which a new catalog names."""
+        self._variables = {**self._variables, **variables}
+
     def key(self, upstream: Upstream) -> str | None:
         """The upstream's key; None when it needs none or has none."""
         return self._variables.get(upstream.api_key_env or "") or None

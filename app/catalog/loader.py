@@ -61,15 +61,32 @@ def load_catalog(path: Path, adapters: Collection[str]) -> Catalog:
     Raises:
         CatalogInvalid: with every mistake found, in the order of the file.
     """
-    document = Document(path.name)
+    return parse_catalog(read_content(path), adapters, file=path.name)
+
+
+def read_content(path: Path) -> bytes:
+    """Read the catalog file as it is.
+
+    Raises:
+        CatalogInvalid: it cannot be read.
+    """
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as exc:
         fix = "Write the file, or let DARKROOM_CONFIG name another one."
         mistake = Mistake(
             file=str(path), line=None, key="", problem=f"cannot be read: {exc.strerror}.", fix=fix
         )
         raise CatalogInvalid((mistake,)) from exc
+
+
+def parse_catalog(content: bytes, adapters: Collection[str], *, file: str) -> Catalog:
+    """Check the content of a catalog file; `file` is what mistakes call it, `adapters` as for `load_catalog`.
+
+    Raises:
+        CatalogInvalid: with every mistake found, in the order of the file.
+    """
+    document = Document(file)
     root = document.parse(content)
     catalog = None if root is None else _catalog(root, adapters)
     if catalog is None or document.mistakes:

@@ -17,7 +17,7 @@ from app.assets.errors import PictureBroken, StorageUnavailable
 from app.assets.records import Picture
 from app.assets.service import PictureKeeper
 from app.catalog.current import CurrentCatalog
-from app.catalog.entries import Model, Route
+from app.catalog.entries import Catalog, Model, Route
 from app.catalog.keys import Keyring
 from app.catalog.pricing import Cost, actual
 from app.db.engine import StoreUnavailable
@@ -87,10 +87,13 @@ class Runner:
         self._work = work
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_over = False
+        self._begun_with: Catalog | None = None
         self._log = LOG.bind(job_id=job.id)
 
     async def run(self) -> None:
         """Go on until the job is over, given back, or somebody else's."""
+        version = self._job.catalog_version
+        self._begun_with = await persist(lambda: self._work.catalog.version(version))
         try:
             while await self._step():
                 pass
@@ -101,8 +104,12 @@ class Runner:
             for task in self._tasks.values():
                 task.cancel()
 
+    def _catalog(self) -> Catalog:
+        """The catalog that the job began with, whatever has been put in force since."""
+        return self._begun_with or self._work.catalog.get()
+
     async def _step(self) -> bool:
-        model = self._work.catalog.get().model(self._job.request.model)
+        model = self._catalog().model(self._job.request.model)
         decision = await persist(
             lambda: self._work.transitions.decide(
                 self._job.id,
@@ -349,7 +356,7 @@ class Runner:
             return False
         cost = self._cost(attempt, outcome, len(kept), order)
         resolved = {"quality": outcome.quality, "background": outcome.background, "adjusted": adjusted}
-        model = self._work.catalog.get().model(self._job.request.model)
+        model = self._catalog().model(self._job.request.model)
         job = await persist(
             lambda: self._work.transitions.succeed(
                 attempt,
@@ -393,7 +400,7 @@ class Runner:
                 await asyncio.sleep(1.0 + full_jitter(failures, base_s=_RETRY_BASE_S, cap_s=_RETRY_CAP_S))
 
     def _cost(self, attempt: Attempt, outcome: Finished, pictures: int, order: Order) -> Cost:
-        model = self._work.catalog.get().model(self._job.request.model)
+        model = self._catalog().model(self._job.request.model)
         route = _route_of(model, attempt.upstream, order.remote_model)
         if model is None or route is None:
             return Cost(micros=attempt.hold_micros or 0, certainty=Certainty.ESTIMATED)
