@@ -18,10 +18,10 @@ COMPILE = env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv --no-
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 .NOTPARALLEL:
-.PHONY: help run test check lint fmt lock vendors clean
+.PHONY: help run test test-containers check lint fmt lock vendors clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Serve the gateway here, with an embedded database and a sandbox that draws; Ctrl-C stops it
 	@$(BOOTSTRAP) run
@@ -50,6 +50,12 @@ lock: ## Compile requirements/ from pyproject.toml; LOCK_ARGS=--upgrade raises e
 	$(COMPILE) --extra dev --group bootstrap pyproject.toml -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) -c requirements/dev.txt --group bootstrap -o requirements/bootstrap.txt
+	$(COMPILE) -c requirements/dev.txt --group containers -o requirements/containers.txt
+
+test-containers: ## Check the container files with docker-compose (Debian's) and hadolint
+	@$(BOOTSTRAP) dev
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/containers.txt
+	@$(BIN)/python -m pytest tests/containers/with_tools.py
 
 vendors: ## Start every simulated vendor, for config/simulated.yaml; Ctrl-C stops them
 	@$(BOOTSTRAP) dev
