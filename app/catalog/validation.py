@@ -132,7 +132,9 @@ def _check_mask(request: ImageRequest, model: Model) -> None:
         message = f"Invalid mask: expected a PNG with an alpha channel, but got {mask.format.value.upper()}."
         raise UnusableMask(message, param="mask")
     if not mask.has_alpha:
-        message = "Invalid mask: the PNG has no alpha channel; fully transparent pixels mark what is to be edited."
+        message = (
+            "Invalid mask: the PNG has no alpha channel; fully transparent pixels mark what is to be edited."
+        )
         raise UnusableMask(message, param="mask")
     first = request.images[0]
     if (mask.width_px, mask.height_px) != (first.width_px, first.height_px):
