@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Final
 from app.db.migrate import upgrade
 from tests.chaos.catalog import OPENAI_FAULTS, THEROUTER_FAULTS, catalog, key_variable
 from tests.chaos.faultproxy import FaultProxy
-from tests.harness.processes import free_port, kill_tree, send, spawn
+from tests.harness.processes import ServerUnavailable, free_port, kill_tree, send, spawn
 from tests.harness.servers import PostgresServer, RedisServer
 from tests.simulators.process import RemoteSimulator, running
 from tests.simulators.script import OCCASIONS
@@ -171,10 +172,18 @@ class Cluster:
         member.is_busy = was_busy
 
     async def until_ready(self) -> None:
-        """Wait until every process has come up."""
-        async with asyncio.timeout(_READY_S):
-            while not all(member.is_ready() for member in self.members):  # noqa: ASYNC110 - a log rings no bell
-                await asyncio.sleep(_LOOK_S)
+        """Wait until every process has come up.
+
+        Raises:
+            ServerUnavailable: one of them did not; the message ends with what it printed.
+        """
+        ends_at = time.monotonic() + _READY_S
+        while waits := [member for member in self.members if not member.is_ready()]:
+            if time.monotonic() > ends_at:
+                raise ServerUnavailable(
+                    f"{waits[0].name} did not come up:\n{waits[0].everything_printed()[-3000:]}"
+                )
+            await asyncio.sleep(_LOOK_S)
 
     async def heal(self) -> None:
         """Undo every fault that is still there."""
