@@ -61,5 +61,10 @@ vendors: ## Start every simulated vendor, for config/simulated.yaml; Ctrl-C stop
 	@$(BOOTSTRAP) dev
 	@exec $(BIN)/python -m tests.simulators.all $(VENDORS_ARGS)
 
+fuzz: ## Drive the moves of jobs at random for minutes; EXAMPLES=200 STEPS=50
+	@$(BOOTSTRAP) dev
+	@DARKROOM_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) DARKROOM_FUZZ_STEPS=$(or $(STEPS),50) \
+		$(BIN)/python -m pytest -p no:xdist --timeout=0 tests/jobs/test_moves_at_random.py
+
 clean: ## Remove the environment and the caches; keeps data/
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -11,6 +11,7 @@ from app.assets.repository import assets_of_jobs
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.domain.money import Certainty
 from app.jobs.lifecycle import AttemptState, Buy, Ending, Status
+from app.jobs.records import Attempt
 from app.jobs.transitions import CLAIMS_MAX, FOLLOW_S, Lost, NewAttempt, UpstreamLimits
 from tests.jobs.conftest import NO_LIMITS, PRICE, Store
 
@@ -427,7 +428,7 @@ async def test_no_client_gets_more_pictures_than_asked_for(store: Store) -> None
 
 async def test_one_order_is_given_to_one_of_two_attempts_that_claim_it_at_once(postgres_store: Store) -> None:
     store = postgres_store
-    attempts = []
+    attempts: list[Attempt] = []
     for _ in range(8):
         await store.job()
         attempts += await store.open(await store.claim(), upstream="therouter")

@@ -1,0 +1,64 @@
+"""The jobs' front door on a real database, with one model for each `on_unknown_outcome`."""
+
+import random
+from dataclasses import replace
+from typing import Any
+
+from app.catalog.current import CurrentCatalog
+from app.catalog.entries import OnUnknownOutcome
+from app.catalog.keys import Keyring
+from app.db.engine import Database
+from app.domain.requests import ImageRequest
+from app.jobs.admission import Admission
+from app.jobs.routes import Routes
+from app.jobs.service import JobService, Submission
+from app.jobs.transitions import Transitions
+from app.jobs.waiting import Waiters
+from app.kit.events import LocalEvents
+from tests.catalog.shipped import a_model, shipped
+
+CAREFUL = "gpt-image-2"
+"""Ends a job whose outcome is unknown."""
+EAGER = "gpt-image-2-failover"
+"""Buys once more."""
+
+
+class Silent:
+    """A doorbell for nobody."""
+
+    def ring(self, _job_id: str) -> None:
+        """Do nothing: these tests claim by hand."""
+
+
+def front_door(database: Database) -> JobService:
+    """What the edges call, without a worker behind it."""
+    careful = a_model(CAREFUL)
+    routing = replace(careful.routing, on_unknown_outcome=OnUnknownOutcome.FAILOVER)
+    eager = replace(careful, name=EAGER, aliases=(), routing=routing)
+    models = {CAREFUL: careful, EAGER: eager}
+    catalog = replace(shipped(), models=models, names={name: name for name in models})
+    routes = Routes(database, Keyring({"OPENAI_API_KEY": "made-up"}), random.Random(0))
+    events = LocalEvents()
+    return JobService(
+        database,
+        Transitions(database, lease_s=30.0),
+        Admission(CurrentCatalog(catalog), routes),
+        Waiters(database, events),
+        Silent(),
+        events,
+        result_ttl_s=86400.0,
+    )
+
+
+def submission(team_id: str, prompt: str = "a boat", **fields: Any) -> Submission:
+    """A call for pictures; `model` and `n` go into the request, the rest is about it."""
+    model, n = fields.pop("model", CAREFUL), fields.pop("n", 1)
+    values: dict[str, Any] = {
+        "team_id": team_id,
+        "api_key_id": "key_1",
+        "request": ImageRequest(model=model, prompt=prompt, n=n),
+        "fingerprint": f"{model} {prompt} {n}".encode(),
+        "metadata": {},
+        "is_waited_for": True,
+    }
+    return Submission(**{**values, **fields})
