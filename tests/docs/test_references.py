@@ -49,6 +49,7 @@ _ENDPOINT: Final = re.compile(
 )
 _COMMAND: Final = re.compile(r"(?:^|[\s/])darkroom ([a-z]+)", re.MULTILINE)
 _ROW: Final = re.compile(r"^\| (`.+) \|$", re.MULTILINE)
+_DECISION_SECTIONS: Final = ["Context", "Decision", "Consequences", "Alternatives"]
 # Made by the framework beside the endpoints; and the prefixes that base URLs and sentences name.
 _BESIDE_ENDPOINTS: Final = {"/docs", "/openapi.json", "/v1", "/admin/v1"}
 
@@ -63,6 +64,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert path.exists(), f"{page.name} links to {target!r}"
         if anchor:
             assert anchor in anchors(path), f"{page.name} links to {target}#{anchor}"
+
+
+def test_every_decision_is_listed_and_says_why() -> None:
+    index = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")
+
+    for page in sorted((DOCS / "decisions").glob("[0-9]*.md")):
+        text = page.read_text(encoding="utf-8")
+        title = text.partition("\n")[0].removeprefix("# ")
+        number, _, name = title.partition(". ")
+        assert f"{number}. [{name}]({page.name})" in index, page.name
+        assert page.name.startswith(f"{int(number):04}-")
+        assert re.findall("^## (.+)$", text, re.MULTILINE) == _DECISION_SECTIONS, page.name
 
 
 def test_every_variable_is_a_setting() -> None:
