@@ -12,11 +12,12 @@ from app.db.tables.registry import TABLES
 
 def _run(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
+        connection.execute(text("SET statement_timeout = '5min'"))
+        # Several processes may start at once; one migrates, the others wait and then find nothing to do. The wait for
+        # one's turn may outlast the one for a table.
+        connection.execute(text("SELECT pg_advisory_lock(7239417)"))
         # A migration that cannot get its lock gives way; it is tried again rather than blocking every query behind it.
         connection.execute(text("SET lock_timeout = '5s'"))
-        connection.execute(text("SET statement_timeout = '5min'"))
-        # Several processes may start at once; one migrates, the others wait and then find nothing to do.
-        connection.execute(text("SELECT pg_advisory_lock(7239417)"))
         connection.commit()
     context.configure(connection=connection, target_metadata=TABLES[0].metadata, render_as_batch=False)
     with context.begin_transaction():
