@@ -62,8 +62,10 @@ def show(report: Report) -> None:
     say(
         f"calls: {report.calls}   orders: {report.orders}   jobs: {report.jobs}   attempts: {report.attempts}"
     )
-    for status, count in report.statuses.most_common():
-        say(f"  {count:4}  {status}")
+    for counted in (report.statuses, report.answers):
+        for text, count in counted.most_common(20):
+            say(f"  {count:4}  {text}")
+        say("")
     say(
         f"spent {verdict.spent_micros / 1e6:.6f} USD, billed {verdict.billed_micros / 1e6:.6f} USD; "
         f"recovered {verdict.recovered}, SDK retries not attached {len(verdict.unattached)}; "
@@ -80,6 +82,8 @@ def show(report: Report) -> None:
         say(f"integrity: {text}")
     for text in report.falls:
         say(f"fallen: {text}")
+    for text in report.bugs:
+        say(f"bug: {text}")
     for job_id, lines in list(report.logs.items())[:5]:
         say(f"-- {job_id}\n{lines}")
     say("every promise was kept" if report.is_clean else "PROMISES WERE BROKEN")

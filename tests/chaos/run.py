@@ -50,6 +50,8 @@ class Report:
     jobs: int
     attempts: int
     statuses: Counter[str]
+    answers: Counter[str]
+    """What clients got, by kind of call."""
     rested_after_s: float
     """From the end of the faults until every job and every attempt was over."""
     verdict: Verdict
@@ -57,13 +59,15 @@ class Report:
     """Promises that the product's own check finds broken."""
     falls: list[str]
     """Processes that ended although nobody told them to."""
+    bugs: list[str]
+    """What processes logged as errors of their own, one of each kind, with its trace."""
     logs: dict[str, str] = field(default_factory=dict)
     """Job id -> what the processes said of it, for the jobs that a violation names."""
 
     @property
     def is_clean(self) -> bool:
         """Whether every promise was kept."""
-        return self.verdict.is_clean and not self.integrity and not self.falls
+        return self.verdict.is_clean and not self.integrity and not self.falls and not self.bugs
 
     def as_json(self) -> dict[str, Any]:
         """The numbers, to be added up over runs."""
@@ -76,10 +80,12 @@ class Report:
             "jobs": self.jobs,
             "attempts": self.attempts,
             "statuses": dict(self.statuses),
+            "answers": dict(self.answers),
             "rested_after_s": round(self.rested_after_s, 1),
             "violations": {kind: len(found) for kind, found in self.verdict.violations.items()},
             "integrity": len(self.integrity),
             "falls": len(self.falls),
+            "bugs": len(self.bugs),
             "recovered": self.verdict.recovered,
             "unattached": len(self.verdict.unattached),
             "spent_micros": self.verdict.spent_micros,
@@ -131,10 +137,15 @@ async def run(
                     job.status + (f" {job.error_code}" if job.error_code else "")
                     for job in history.jobs.values()
                 ),
+                answers=Counter(
+                    f"{call.what}: {call.status or 'no answer'} {call.problem or ''}".rstrip()
+                    for call in history.calls
+                ),
                 rested_after_s=rested_after_s,
                 verdict=verdict,
                 integrity=await _integrity(cluster),
                 falls=[str(fall) for fall in cluster.falls],
+                bugs=_bugs(cluster),
             )
             report.logs = _logs(cluster, history, report)
             return report
@@ -244,6 +255,20 @@ async def _integrity(cluster: Cluster) -> list[str]:
             return [f"{item.name}: {', '.join(item.ids)}" for item in await check_integrity(connection)]
     finally:
         await database.close()
+
+
+def _bugs(cluster: Cluster) -> list[str]:
+    """Every kind of error that was logged; what is handled is a warning at most."""
+    found: dict[str, str] = {}
+    for member in cluster.members:
+        for line in member.everything_printed().splitlines():
+            if '"level": "error"' in line:
+                event = json.loads(line)
+                trace = str(event.get("exception", ""))
+                found.setdefault(
+                    f"{event['event']} {trace.splitlines()[-1:]}", f"{member.name}: {event['event']}\n{trace}"
+                )
+    return list(found.values())
 
 
 def _logs(cluster: Cluster, history: History, report: Report) -> dict[str, str]:
