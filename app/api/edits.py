@@ -19,7 +19,7 @@ from app.api.calls import fingerprint_of, read_options
 from app.api.errors import RequestTooLarge
 from app.api.forms import Form, FormLimits, UploadedFile, read_form
 from app.api.parameters import Fields, read_edit, typed_form
-from app.api.schemas import BEARER, ERRORS, AcceptedJob, ImagesResponse
+from app.api.schemas import BEARER, ERRORS, EVENTS, AcceptedJob, ImagesResponse
 from app.assets.inputs import Inputs, Taken
 from app.domain.errors import InvalidValue, MissingParameter
 from app.jobs.service import JobService, Submitted
@@ -112,7 +112,7 @@ def router(jobs: JobService, answers: Answers, inputs: Inputs, limits: FormLimit
         summary="Edit pictures",
         openapi_extra=_DOCUMENTATION,
         responses={
-            200: {"model": ImagesResponse, "description": "The pictures."},
+            200: {"model": ImagesResponse, "content": EVENTS, "description": "The pictures."},
             202: {"model": AcceptedJob, "description": "The job, when the call is asynchronous."},
             **ERRORS,
         },

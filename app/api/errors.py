@@ -17,9 +17,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.rendering import status_of
 from app.db.engine import StoreUnavailable
 from app.domain.errors import GatewayError
+from app.jobs.errors import JobCancelled, ResultExpired
+from app.jobs.lifecycle import Status
 from app.jobs.records import Job
+from app.jobs.service import JobView
 from app.kit.telemetry import get_logger
 
 LOG = get_logger(__name__)
@@ -27,6 +31,7 @@ LOG = get_logger(__name__)
 MAX_RETRY_AFTER_S: Final = 60
 """OpenAI's SDKs ignore a longer `retry-after`, and then ask again at once."""
 _STORE_RETRY_AFTER_S: Final = 1.0
+_IMAROUTER: Final = "/v1/image/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,22 +100,46 @@ def problem_of_job(job: Job) -> Problem:
     )
 
 
-def error_response(problem: Problem) -> Response:
-    """Render a problem in OpenAI's envelope."""
+def problem_of_view(view: JobView) -> Problem | None:
+    """What the client is told of a final job that has no pictures to hand over; None when it has."""
+    job = view.job
+    if status_of(job) is Status.SUCCEEDED:
+        return None
+    if job.status is Status.CANCELLED:
+        message = f"The job {job.id!r} was cancelled, so it has no result."
+        return problem_of(JobCancelled(message, job_id=job.id))
+    if job.status is Status.SUCCEEDED:
+        message = f"The pictures of the job {job.id!r} have been deleted; its record stays."
+        return problem_of(ResultExpired(message, job_id=job.id))
+    return problem_of_job(job)
+
+
+def error_document(problem: Problem) -> dict[str, object]:
+    """OpenAI's envelope."""
     body: dict[str, object] = {
         "message": problem.message,
         "type": problem.type,
         "param": problem.param,
         "code": problem.code,
     }
+    if problem.job_id is not None:
+        body["job_id"] = problem.job_id
+    return {"error": body}
+
+
+def error_response(problem: Problem, *, path: str = "") -> Response:
+    """Render a problem in the envelope of the API that `path` belongs to: OpenAI's, unless it is ImaRouter's."""
     headers = {**problem.headers, "x-should-retry": "true" if problem.should_retry else "false"}
     if problem.retry_after_s is not None:
         headers["retry-after"] = str(max(1, min(math.ceil(problem.retry_after_s), MAX_RETRY_AFTER_S)))
     if problem.job_id is not None:
-        body["job_id"] = problem.job_id
         headers["location"] = f"/v1/jobs/{problem.job_id}"
         headers["x-darkroom-job-id"] = problem.job_id
-    return JSONResponse({"error": body}, status_code=problem.status, headers=headers)
+    if path.startswith(_IMAROUTER):
+        document: dict[str, object] = {"error": problem.message, "code": problem.code}
+    else:
+        document = error_document(problem)
+    return JSONResponse(document, status_code=problem.status, headers=headers)
 
 
 class ErrorBoundary:
@@ -139,7 +168,8 @@ class ErrorBoundary:
             # The answer is incomplete and cannot be taken back: the server closes the connection.
             if is_started:
                 raise
-            await error_response(_problem_of_exception(exc, scope))(scope, receive, send)
+            problem = _problem_of_exception(exc, scope)
+            await error_response(problem, path=scope["path"])(scope, receive, send)
 
 
 def _problem_of_exception(exc: Exception, scope: Scope) -> Problem:
@@ -197,7 +227,7 @@ async def _framework_error(request: Request, exc: Exception) -> Response:
             problem = Problem(
                 status=413, code="request_too_large", type="invalid_request_error", message=message
             )
-    return error_response(problem)
+    return error_response(problem, path=path)
 
 
 async def _invalid_request(_request: Request, exc: Exception) -> Response:

@@ -10,7 +10,16 @@ from app.api.authentication import caller_of
 from app.api.bodies import read_json_object
 from app.api.calls import fingerprint_of, read_options
 from app.api.parameters import Fields, read_generation
-from app.api.schemas import BEARER, ERRORS, AcceptedJob, GenerationRequest, ImagesResponse, header, query
+from app.api.schemas import (
+    BEARER,
+    ERRORS,
+    EVENTS,
+    AcceptedJob,
+    GenerationRequest,
+    ImagesResponse,
+    header,
+    query,
+)
 from app.jobs.service import JobService
 
 _PATH: Final = "/v1/images/generations"
@@ -36,7 +45,7 @@ def router(jobs: JobService, answers: Answers) -> APIRouter:
         summary="Make pictures from a prompt",
         openapi_extra=_DOCUMENTATION,
         responses={
-            200: {"model": ImagesResponse, "description": "The pictures."},
+            200: {"model": ImagesResponse, "content": EVENTS, "description": "The pictures."},
             202: {"model": AcceptedJob, "description": "The job, when the call is asynchronous."},
             **ERRORS,
         },

@@ -1,5 +1,6 @@
 """`/v1/jobs`: a team's jobs, their results and their events."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -13,13 +14,14 @@ from app.api.authentication import caller_of
 from app.api.calls import check_metadata
 from app.api.rendering import Renderer
 from app.api.schemas import BEARER, ERRORS, ImageJob, ImagesResponse, JobList, query
-from app.api.sse import Event, EventStream, last_event_id
+from app.api.sse import Event, EventStream
 from app.catalog.current import CurrentCatalog
 from app.jobs.lifecycle import Status
 from app.jobs.service import JobService, JobView
 
 _MAX_WAIT_S: Final = 60.0
 _MAX_PAGE: Final = 100
+_EVENT_ID: Final = re.compile(r"(-1|[0-9]{1,9})-([0-9]{1,9})")
 _WAIT: Final[dict[str, Any]] = {
     "parameters": [
         query(
@@ -137,17 +139,34 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
         responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}},
     )
     async def events(request: Request, job_id: str) -> Response:
-        """Watch a job until it is final: `job.updated` and `job.final`, resumable with `Last-Event-ID`."""
+        """Watch a job until it is final: `job.partial_image`, `job.updated` and `job.final`.
+
+        Resumable with `Last-Event-ID`.
+        """
         team_id = caller_of(request).team_id
         await jobs.view(job_id, team_id)
-        seen = last_event_id(request.headers.get("last-event-id"))
-        changes = jobs.changes(job_id, team_id, after_revision=seen)
-        return EventStream(_events(changes, renderer))
+        revision, partials = _position(request.headers.get("last-event-id"))
+        changes = jobs.changes(job_id, team_id, after_revision=revision)
+        return EventStream(_events(changes, renderer, revision, partials))
 
     return routes
 
 
-async def _events(changes: AsyncIterator[JobView], renderer: Renderer) -> AsyncIterator[Event]:
+def _position(last_event_id: str | None) -> tuple[int, int]:
+    """The revision and the number of partial pictures that a client has seen, by the event that it saw last."""
+    match = _EVENT_ID.fullmatch(last_event_id or "")
+    return (int(match[1]), int(match[2])) if match else (-1, 0)
+
+
+async def _events(
+    changes: AsyncIterator[JobView], renderer: Renderer, revision: int, partials: int
+) -> AsyncIterator[Event]:
     async for view in changes:
+        # Before the job itself, so that an event's id tells all that has been seen with it.
+        for coarse in view.partials[partials:]:
+            partials += 1
+            data = renderer.partial(view.job, coarse)
+            yield Event(name="job.partial_image", id=f"{revision}-{partials}", data=data)
+        revision = view.job.revision
         name = "job.final" if view.job.status.is_final else "job.updated"
-        yield Event(name=name, id=str(view.job.revision), data=renderer.job(view))
+        yield Event(name=name, id=f"{revision}-{partials}", data=renderer.job(view))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from app.api.bodies import kind_of
-from app.domain.errors import InvalidValue, MissingParameter, UnknownParameter, UnsupportedParameter
+from app.domain.errors import InvalidValue, MissingParameter, UnknownParameter
 from app.domain.requests import ImageRequest, InputPicture, Operation
 from app.kit.json import Json
 
@@ -163,7 +163,11 @@ def typed_form(texts: Mapping[str, str]) -> dict[str, Json]:
 
 
 def _read(fields: Fields, operation: Operation) -> ImageRequest:
-    _refuse_stream(fields)
+    stream = fields.boolean("stream") or False
+    response_format = fields.word("response_format", RESPONSE_FORMATS)
+    if stream and response_format == "url":
+        message = "Invalid 'response_format': a stream carries the pictures themselves, as 'b64_json' alone."
+        raise InvalidValue(message, param="response_format")
     return ImageRequest(
         operation=operation,
         model=fields.required_text("model"),
@@ -179,19 +183,11 @@ def _read(fields: Fields, operation: Operation) -> ImageRequest:
         input_fidelity=fields.text("input_fidelity"),
         user=fields.text("user"),
         safety_identifier=fields.text("safety_identifier"),
+        stream=stream,
         partial_images=fields.integer("partial_images"),
-        response_format=fields.word("response_format", RESPONSE_FORMATS),
+        response_format=response_format,
         extra=fields.rest(),
     )
-
-
-def _refuse_stream(fields: Fields) -> None:
-    if fields.boolean("stream"):
-        raise UnsupportedParameter(
-            "Unsupported parameter: 'stream' cannot be true yet. Leave it out, or use ?async=true and "
-            "/v1/jobs/{id}/events.",
-            param="stream",
-        )
 
 
 def _given(value: int | None, default: int) -> int:

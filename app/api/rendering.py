@@ -10,6 +10,7 @@ from app.domain.money import usd
 from app.jobs.lifecycle import AttemptState, Status
 from app.jobs.records import Attempt, Job
 from app.jobs.service import JobView
+from app.kit.json import Json, JsonObject
 
 _RESULT_FIELDS: Final = ("output_format", "quality", "size", "usage")
 
@@ -59,6 +60,17 @@ class Renderer:
         """A signed link to a picture, good for as long as the picture is kept."""
         return self._signer.sign(asset.team_id, asset.id, asset.expires_at)
 
+    def partial(self, job: Job, coarse: Asset) -> dict[str, object]:
+        """A coarse picture of a job that is not final yet, for whoever watches it."""
+        return {
+            "id": job.id,
+            "object": "image_job.partial_image",
+            "partial_image_index": coarse.index,
+            "url": self.link(coarse),
+            "output_format": coarse.format.value,
+            "created_at": _seconds(coarse.created_at),
+        }
+
     def links(self, view: JobView) -> list[str]:
         """Signed links to the job's pictures, in order."""
         return [self.link(item) for item in view.pictures]
@@ -84,6 +96,31 @@ def result_of(result: Mapping[str, object], data: Sequence[Mapping[str, object]]
         "created": result["created"],
         **{name: value for name, value in known.items() if value is not None},
     }
+
+
+def event_usages(usage: Json, pictures: int) -> list[JsonObject | None]:
+    """The usage of each picture's event; none is known when the job's is not.
+
+    They add up to the job's: vendors bill the call, and nobody knows which of its pictures took how much.
+    """
+    if not isinstance(usage, Mapping):
+        return [None] * pictures
+    return [_share(usage, place, pictures) for place in range(pictures)]
+
+
+def _share(usage: Mapping[str, Json], place: int, pictures: int) -> JsonObject:
+    shared: JsonObject = {}
+    for name, value in usage.items():
+        if (
+            isinstance(value, Mapping) and name != "output_tokens_details"
+        ):  # which OpenAI's events do not have
+            shared[name] = _share(value, place, pictures)
+        elif isinstance(value, int):
+            shared[name] = value // pictures + (place < value % pictures)
+    if "total_tokens" in usage:
+        # Rounded shares of the whole and of its parts would not add up.
+        shared["total_tokens"] = int(str(shared["input_tokens"])) + int(str(shared["output_tokens"]))
+    return shared
 
 
 def result_headers(view: JobView) -> dict[str, str]:

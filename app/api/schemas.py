@@ -35,6 +35,10 @@ class GenerationRequest(BaseModel):
     response_format: Literal["b64_json", "url"] | None = Field(
         None, description="The pictures themselves, or signed links to the gateway's copies."
     )
+    stream: bool | None = Field(None, description="Answer with server-sent events.")
+    partial_images: int | None = Field(
+        None, ge=0, le=3, description="Coarse pictures to show on the way, each at its price; needs `stream`."
+    )
     user: str | None = Field(None, description="The end user, for the vendor.")
     safety_identifier: str | None = Field(None, description="The end user, for the vendor; replaces `user`.")
     metadata: dict[str, str] | None = Field(None, description="Up to 16 pairs, kept with the job.")
@@ -204,6 +208,12 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
         "description": "The gateway or an upstream failed; `x-should-retry` says more.",
     },
 }
+
+
+EVENTS: Final[dict[str, Any]] = {
+    "text/event-stream": {"schema": {"type": "string", "description": "With `stream`: server-sent events."}}
+}
+"""What an endpoint that can stream answers besides JSON."""
 
 
 def query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from starlette.responses import StreamingResponse
 HEARTBEAT_S: Final = 15.0
 """Between two comments; proxies close connections that are silent for longer than half a minute."""
 _RECONNECT_AFTER_MS: Final = 2000
-_HEARTBEAT: Final = b": keepalive\n\n"
-_HEADERS: Final = {
+HEARTBEAT: Final = b": keepalive\n\n"
+"""A comment, which every client skips."""
+HEADERS: Final = {
     "cache-control": "no-store",
     # nginx would otherwise collect events until its buffer is full.
     "x-accel-buffering": "no",
@@ -34,7 +35,7 @@ class EventStream(StreamingResponse):
     """The answer that carries events until the source ends or the client goes away."""
 
     def __init__(self, events: AsyncIterator[Event], *, heartbeat_s: float = HEARTBEAT_S) -> None:
-        super().__init__(_stream(events, heartbeat_s), media_type="text/event-stream", headers=dict(_HEADERS))
+        super().__init__(_stream(events, heartbeat_s), media_type="text/event-stream", headers=dict(HEADERS))
 
 
 def encode(event: Event) -> bytes:
@@ -42,11 +43,6 @@ def encode(event: Event) -> bytes:
     # JSON without line breaks, so that one `data` line holds it.
     data = json.dumps(event.data, separators=(",", ":"), allow_nan=False)
     return f"event: {event.name}\nid: {event.id}\ndata: {data}\n\n".encode("ascii")
-
-
-def last_event_id(given: str | None) -> int:
-    """Read the `Last-Event-ID` of a client that comes back; -1 when it has seen nothing."""
-    return int(given) if given is not None and given.isascii() and given.isdecimal() else -1
 
 
 async def _stream(events: AsyncIterator[Event], heartbeat_s: float) -> AsyncIterator[bytes]:
@@ -58,7 +54,7 @@ async def _stream(events: AsyncIterator[Event], heartbeat_s: float) -> AsyncIter
             upcoming = upcoming or asyncio.ensure_future(_next(events))
             await asyncio.wait([upcoming], timeout=heartbeat_s)
             if not upcoming.done():
-                yield _HEARTBEAT
+                yield HEARTBEAT
                 continue
             event, upcoming = upcoming.result(), None
             if event is None:

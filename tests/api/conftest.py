@@ -48,6 +48,7 @@ SECRET = b"0123456789abcdef0123456789abcdef"
 PUBLIC_URL = "http://darkroom.test"
 PNG = SAMPLES["png"]
 """40 × 30 pixels."""
+USAGE = Usage(text_input=14, image_output=196)
 
 
 class Worker:
@@ -89,12 +90,22 @@ class Worker:
 
     async def finish(self, content: bytes = PNG) -> Job:
         """Make the pictures of the next job."""
-        job, attempt = await self.start()
+        return await self.complete(*await self.start(), content)
+
+    async def show(self, attempt: Attempt, index: int, content: bytes = PNG) -> None:
+        """Show a coarse picture of a job that was started."""
+        await self._transitions.show_partial(attempt, await self._stored(content), index=index)
+        self._events.publish(attempt.job_id)
+
+    async def complete(
+        self, job: Job, attempt: Attempt, content: bytes = PNG, *, usage: Usage | None = USAGE
+    ) -> Job:
+        """Make the pictures of a job that was started."""
         pictures = [await self._stored(content) for _ in range(job.n)]
         done = await self._transitions.succeed(
             attempt,
             pictures,
-            usage=Usage(text_input=14, image_output=196),
+            usage=usage,
             resolved={"quality": "low", "background": "opaque"},
             cost_micros=7152,
             certainty=Certainty.ACTUAL,
@@ -105,7 +116,10 @@ class Worker:
 
     async def fail(self, kind: FailureKind) -> Job:
         """Fail the next job: refused by the vendor, or with every attempt used up."""
-        job, attempt = await self.start()
+        return await self.refuse(*await self.start(), kind)
+
+    async def refuse(self, job: Job, attempt: Attempt, kind: FailureKind) -> Job:
+        """Fail a job that was started."""
         failure = UpstreamFailure(kind, "as the test wants it")
         if kind is FailureKind.TIMED_OUT:
             await self._transitions.lose_track(attempt, failure)
@@ -135,8 +149,8 @@ class Gateway:
     """The API with everything behind it."""
 
     app: FastAPI
-    holding: Callable[[float], FastAPI]
-    """The same, holding its callers for so many seconds."""
+    holding: Callable[..., FastAPI]
+    """The same, holding its callers for so many seconds, and silent in a stream for so many at most."""
     database: Database
     accounts: Accounts
     jobs: JobService
@@ -173,8 +187,8 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
     signer = LinkSigner((SECRET,), PUBLIC_URL)
     renderer = Renderer(signer, PUBLIC_URL)
 
-    def holding(sync_timeout_s: float) -> FastAPI:
-        answers = Answers(service, storage, renderer, sync_timeout_s=sync_timeout_s)
+    def holding(sync_timeout_s: float, heartbeat_s: float = 15) -> FastAPI:
+        answers = Answers(service, storage, renderer, sync_timeout_s=sync_timeout_s, heartbeat_s=heartbeat_s)
         routers = [
             health.router({}, tuple),
             generations.router(service, answers),

@@ -300,12 +300,13 @@ async def test_an_index_out_of_range(
     assert answer.json()["error"]["param"] == "index"
 
 
-def events_of(text: str) -> list[tuple[str, int, dict[str, Any]]]:
+def events_of(text: str) -> list[tuple[str, tuple[int, ...], dict[str, Any]]]:
     found = []
     for block in text.split("\n\n"):
         lines = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
         if "event" in lines:
-            found.append((lines["event"], int(lines["id"]), json.loads(lines["data"])))
+            position = tuple(int(part) for part in lines["id"].split("-"))
+            found.append((lines["event"], position, json.loads(lines["data"])))
     return found
 
 
@@ -339,7 +340,7 @@ async def test_a_watcher_that_comes_back_is_told_only_what_it_missed(
     job_id = await submitted(client)
     await gateway.worker.finish()
     everything = events_of((await client.get(f"/v1/jobs/{job_id}/events")).text)
-    headers = {"last-event-id": "0"}
+    headers = {"last-event-id": "0-0"}
     missed = events_of((await client.get(f"/v1/jobs/{job_id}/events", headers=headers)).text)
     assert [name for name, _, _ in missed] == ["job.final"]
     assert missed == everything[-1:]
