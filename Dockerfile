@@ -21,7 +21,7 @@ RUN python -m venv --without-pip /opt/darkroom \
     && pip --python /opt/darkroom/bin/python install --require-hashes -r requirements/runtime.txt \
     && pip install --require-hashes -r requirements/bootstrap.txt
 
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml LICENSE README.md ./
 COPY app app
 # Into a folder of its own, because Darkroom looks for its migrations beside its package. Nothing installed may hook
 # into the interpreter's start: that is where hijacked packages hide.
