@@ -104,6 +104,15 @@ async def move_to_late(connection: AsyncConnection, job_id: str, *, but: Sequenc
     await connection.execute(update(assets).where(*made).values(kind=AssetKind.LATE.value))
 
 
+async def hand_on_inputs(
+    connection: AsyncConnection, job_id: str, to_job_id: str, *, expires_at: datetime
+) -> int:
+    """Give the inputs of a job that is final to another one; how many of them are still there."""
+    inputs = (assets.c.job_id == job_id, assets.c.kind == literal_column("'input'"))
+    statement = update(assets).where(*inputs).values(job_id=to_job_id, expires_at=expires_at)
+    return len((await connection.execute(statement.returning(assets.c.id))).all())
+
+
 async def expired_assets(connection: AsyncConnection, *, limit: int) -> list[Asset]:
     """Read up to `limit` pictures past their life, oldest first, and keep other processes from taking them."""
     query = (

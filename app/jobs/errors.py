@@ -17,6 +17,10 @@ class JobNotCancellable(GatewayError):
     code = "job_not_cancellable"
 
 
+class JobNotRequeuable(GatewayError):
+    """The job is not final yet, or its input pictures have been deleted."""
+
+
 class ResultExpired(GatewayError):
     """The pictures have been deleted; the job's record stays."""
 
@@ -47,6 +51,10 @@ class ShuttingDown(GatewayError):
     code = "shutting_down"
     type = "server_error"
     should_retry = True
+
+
+class InMaintenance(ShuttingDown):
+    """An operator lets the gateway run dry: no new job is taken in, by any process."""
 
 
 class IdempotencyKeyReused(GatewayError):

@@ -189,14 +189,17 @@ async def list_jobs(
     metadata: Mapping[str, str],
     after: str | None,
     limit: int,
+    upstream: str | None = None,
 ) -> Sequence[Job]:
-    """Read up to `limit` jobs, newest first, beginning after the job `after`."""
+    """Read up to `limit` jobs, newest first, beginning after the job `after`; `upstream`: those that asked it."""
     listed, job_id, created_at = _listed(team_id, metadata)
     query = listed.order_by(created_at.desc(), job_id.desc()).limit(limit)
     if status is not None:
         query = query.where(has_status(status))
     if model is not None:
         query = query.where(jobs.c.model == model)
+    if upstream is not None:
+        query = query.where(_has_attempt(attempts.c.upstream == upstream))
     if after is not None:
         anchor = select(jobs.c.created_at).where(jobs.c.id == after).scalar_subquery()
         query = query.where(tuple_(created_at, job_id) < tuple_(anchor, literal(after)))
@@ -376,6 +379,32 @@ async def lapsed(connection: AsyncConnection, *, limit: int) -> list[Job]:
         .with_for_update(skip_locked=True)
     )  # fmt: skip
     return [job_from(row_values(row)) for row in await connection.execute(query)]
+
+
+async def unsent(
+    connection: AsyncConnection, team_id: str, api_key_id: str, *, limit: int | None
+) -> list[str]:
+    """The ids of up to `limit` jobs of a key that nobody was paid for, and no call is under way for, oldest first."""
+    query = (
+        select(jobs.c.id)
+        .where(jobs.c.team_id == team_id, jobs.c.api_key_id == api_key_id)
+        .where(has_status(Status.QUEUED, Status.IN_PROGRESS))
+        .where(~_has_attempt(attempts.c.state != literal_column(f"'{AttemptState.UNPAID}'")))
+        .order_by(jobs.c.created_at, jobs.c.id)
+        .limit(limit)
+    )
+    return list((await connection.execute(query)).scalars())
+
+
+async def unfinished(connection: AsyncConnection) -> dict[Status, int]:
+    """How many jobs of everybody wait, and how many are in progress."""
+    query = (
+        select(jobs.c.status, func.count())
+        .where(has_status(Status.QUEUED, Status.IN_PROGRESS))
+        .group_by(jobs.c.status)
+    )
+    found = {Status(status): count for status, count in await connection.execute(query)}
+    return {status: found.get(status, 0) for status in (Status.QUEUED, Status.IN_PROGRESS)}
 
 
 async def late(connection: AsyncConnection, *, limit: int) -> list[Job]:

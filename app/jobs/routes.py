@@ -1,16 +1,30 @@
 """Which upstream a job asks next: today's plan for its request, and the memory of how upstreams fared."""
 
 import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from app.catalog.entries import Model, Upstream
 from app.catalog.keys import Keyring
 from app.db.engine import Database
+from app.db.witness import Witness, unwitnessed
 from app.domain.failures import UpstreamFailure
 from app.domain.requests import ImageRequest
-from app.jobs import upstream_states
-from app.routing.health import expand, is_tripped, setback, standings
+from app.jobs import repository, upstream_states
+from app.routing.health import WHOLE, UpstreamState, expand, is_tripped, setback, standings
 from app.routing.plan import Absence, Pair, Plan, Standing, plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How an upstream stands, over all processes."""
+
+    states: tuple[UpstreamState, ...]
+    """The whole upstream's, and those of its models that something is known of."""
+    in_flight: int
+    calls_last_minute: int
+    pictures_last_minute: int
 
 
 class Routes:
@@ -53,6 +67,56 @@ class Routes:
         """Remember a success for all workers."""
         async with self._database.transaction() as connection:
             await upstream_states.record_success(connection, upstream, remote_model)
+
+    async def health(self, upstreams: Collection[str]) -> tuple[Mapping[str, Health], datetime]:
+        """How each of these upstreams stands, for operators; and the database's time of the look."""
+        async with self._database.reading() as connection:
+            states, at = await upstream_states.states_of(connection, upstreams)
+            traffic = {name: await repository.traffic(connection, name) for name in upstreams}
+        found = {}
+        for name, (in_flight, calls, pictures) in traffic.items():
+            found[name] = Health(
+                states=tuple(item for item in states if item.upstream == name),
+                in_flight=in_flight,
+                calls_last_minute=calls,
+                pictures_last_minute=pictures,
+            )
+        return found, at
+
+    async def turn(
+        self,
+        upstream: str,
+        models: Collection[str] | None,
+        switch: str,
+        *,
+        witness: Witness[Sequence[UpstreamState]] = unwitnessed,
+    ) -> None:
+        """Turn an upstream, or some of its models, `on`, `off` or `draining`, in every process.
+
+        Off and draining both let the calls in flight end, and send no new ones.
+        """
+        async with self._database.transaction() as connection:
+            before = await upstream_states.rows_of(connection, upstream)
+            for model in sorted([WHOLE] if models is None else models):
+                await upstream_states.turn(connection, upstream, model, switch)
+            await witness(connection, before, await upstream_states.rows_of(connection, upstream))
+
+    async def reset(
+        self,
+        upstream: str,
+        models: Collection[str] | None,
+        *,
+        witness: Witness[Sequence[UpstreamState]] = unwitnessed,
+    ) -> None:
+        """Close the breaker of an upstream, and forget its failures and absences; or those of some of its models."""
+        async with self._database.transaction() as connection:
+            before = await upstream_states.rows_of(connection, upstream)
+            await upstream_states.forget(connection, upstream, models)
+            await witness(connection, before, await upstream_states.rows_of(connection, upstream))
+
+    def missing_key(self, upstream: Upstream) -> str | None:
+        """The variable that would turn an upstream on; None when it has its key or needs none."""
+        return self._keys.missing(upstream)
 
     def _keyless(self, model: Model) -> dict[Pair, Standing]:
         found: dict[Pair, Standing] = {}

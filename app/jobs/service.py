@@ -1,6 +1,7 @@
 """What the edges can do with jobs: submit, look, wait, list, cancel."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -8,27 +9,33 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.assets.records import Asset, AssetKind, Picture
-from app.assets.repository import assets_of_jobs, insert_assets
+from app.assets.repository import assets_of_jobs, hand_on_inputs, insert_assets
 from app.db.engine import Database, StoreUnavailable
+from app.db.witness import Witness, unwitnessed
 from app.domain.money import Certainty
 from app.domain.requests import ImageRequest
-from app.jobs import adoption, repository
+from app.jobs import adoption, repository, switches
 from app.jobs.admission import Admission
 from app.jobs.errors import (
     IdempotencyKeyReused,
+    InMaintenance,
     JobNotCancellable,
     JobNotFound,
+    JobNotRequeuable,
     JobStillRunning,
     ShuttingDown,
 )
 from app.jobs.lifecycle import Status
 from app.jobs.records import Attempt, Job, request_to_json
+from app.jobs.switches import Switch
 from app.jobs.transitions import Transitions
 from app.jobs.waiting import HELD_S, Waiters
 from app.kit.doorbell import Doorbell
 from app.kit.events import Events
 from app.kit.ids import new_id
 
+MAINTENANCE_RETRY_S: Final = 30.0
+"""Advised to callers who are turned away in maintenance."""
 IDEMPOTENCY_TTL_S: Final = 30 * 86400.0
 """How long an Idempotency-Key stands for its job."""
 _COMMIT_TRIES: Final = 3
@@ -58,6 +65,8 @@ class Submission:
     """Whether the caller is held for the result."""
     inputs: Sequence[Picture] = ()
     """Input pictures, in storage already, whose rows are written with the job."""
+    requeued_from: str | None = None
+    """The final job that this one repeats, and takes the input pictures of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +132,13 @@ class JobService:
         self._result_ttl_s = result_ttl_s
         self._stopping = asyncio.Event()
 
-    async def submit(self, submission: Submission) -> Submitted:
+    async def submit(self, submission: Submission, *, witness: Witness[Job] = unwitnessed) -> Submitted:
         """Turn a request into a job, or find the job that it is a repetition of. Nothing is bought yet.
 
         Raises:
             GatewayError: nothing can serve the request; its code and parameter say why.
             IdempotencyKeyReused: the key stands for another request.
+            InMaintenance: no new job is taken in at the moment.
             StoreUnavailable: the database did not answer; the job may or may not exist.
         """
         admitted = self._admission.admit(submission.request)
@@ -156,23 +166,29 @@ class JobService:
             "spare": admitted.spare,
             "picture_hold_micros": admitted.picture_hold_micros,
             "caller_retry": submission.sdk_retry,
+            "requeued_from": submission.requeued_from,
         }
         deadline_s = min(admitted.deadline_s, submission.cancel_after_s or admitted.deadline_s)
         # The id is ours, so a COMMIT whose answer was lost is simply made again.
         for _ in range(_COMMIT_TRIES - 1):
             try:
-                submitted = await self._insert(submission, values, deadline_s=deadline_s)
+                submitted = await self._insert(submission, values, deadline_s=deadline_s, witness=witness)
             except StoreUnavailable:
                 continue
             break
         else:
-            submitted = await self._insert(submission, values, deadline_s=deadline_s)
+            submitted = await self._insert(submission, values, deadline_s=deadline_s, witness=witness)
         if not submitted.is_replay:
             self._doorbell.ring(job_id)
         return submitted
 
     async def _insert(
-        self, submission: Submission, values: Mapping[str, object], *, deadline_s: float
+        self,
+        submission: Submission,
+        values: Mapping[str, object],
+        *,
+        deadline_s: float,
+        witness: Witness[Job],
     ) -> Submitted:
         job_id = str(values["id"])
         async with self._database.transaction() as connection:
@@ -195,6 +211,12 @@ class JobService:
                     job = await repository.find(connection, bound_to, team_id=submission.team_id)
                     if job is not None:
                         return Submitted(job=job, is_replay=True)
+            if (await switches.read(connection, switches.MAINTENANCE)).is_on:
+                raise InMaintenance(
+                    "This gateway is in maintenance: jobs that run are finished, new ones are not taken in. Try again "
+                    "later.",
+                    retry_after_s=MAINTENANCE_RETRY_S,
+                )
             is_new = await repository.insert_job(
                 connection, values, deadline_s=deadline_s, ttl_s=self._result_ttl_s, held_s=HELD_S
             )
@@ -209,6 +231,8 @@ class JobService:
                     attempt_id=None,
                     expires_at=job.expires_at,
                 )
+                await _hand_on_inputs(connection, job)
+                await witness(connection, None, job)
             return Submitted(job=job, is_replay=False)
 
     async def _adopt(self, submission: Submission) -> Job | None:
@@ -247,8 +271,11 @@ class JobService:
         metadata: Mapping[str, str],
         after: str | None = None,
         limit: int = 20,
+        upstream: str | None = None,
     ) -> tuple[Sequence[JobView], bool]:
         """Look at up to `limit` jobs, newest first, after the job `after`; and whether there are more.
+
+        `upstream`: only jobs that asked it.
 
         Raises:
             JobNotFound: `after` is not one of the team's jobs.
@@ -264,6 +291,7 @@ class JobService:
                 metadata=metadata,
                 after=after,
                 limit=limit + 1,
+                upstream=upstream,
             )
             return await self._views(connection, found[:limit]), len(found) > limit
 
@@ -321,14 +349,16 @@ class JobService:
                     return
                 await _first_of(changed, self._stopping, timeout_s=None)
 
-    async def cancel(self, job_id: str, team_id: str | None) -> JobView:
+    async def cancel(
+        self, job_id: str, team_id: str | None, *, witness: Witness[Job] = unwitnessed
+    ) -> JobView:
         """Give a job up. Calls already sent are followed to their end, and their cost is booked.
 
         Raises:
             JobNotFound: the team has no such job.
             JobNotCancellable: it is final already.
         """
-        cancelled = await self._transitions.cancel(job_id, team_id)
+        cancelled = await self._transitions.cancel(job_id, team_id, witness=witness)
         if cancelled is None:
             raise _no_such_job(job_id)
         job, is_cancelled = cancelled
@@ -336,9 +366,70 @@ class JobService:
             raise JobNotCancellable(
                 f"The job {job_id!r} is {job.status} already and cannot be cancelled.", job_id=job_id
             )
+        self._announce_end(job_id)
+        return await self.view(job_id, team_id)
+
+    async def unsent(self, team_id: str, api_key_id: str) -> Sequence[str]:
+        """The ids of a key's jobs that nobody was paid for, and no call is under way for."""
+        async with self._database.reading() as connection:
+            return await repository.unsent(connection, team_id, api_key_id, limit=None)
+
+    async def cancel_unsent(self, team_id: str, api_key_id: str) -> Sequence[str]:
+        """Cancel what `unsent` names, and return the ids; a job that is sent meanwhile goes on."""
+        cancelled: list[str] = []
+        for job_id in await self.unsent(team_id, api_key_id):
+            found = await self._transitions.cancel(job_id, team_id, is_unsent=True)
+            if found is not None and found[1]:
+                cancelled.append(job_id)
+                self._announce_end(job_id)
+        return cancelled
+
+    async def requeue(self, job_id: str, *, witness: Witness[Job] = unwitnessed) -> Job:
+        """Make a new job of the same team with the same request; for operators.
+
+        Raises:
+            JobNotFound: there is no such job.
+            JobNotRequeuable: it is not final yet, or its input pictures are gone.
+            GatewayError: nothing can serve the request today.
+        """
+        view = await self.view(job_id, None)
+        job = view.job
+        has_inputs = bool(job.request.images or job.request.mask)
+        if not job.status.is_final or (has_inputs and any(item.state.is_open for item in view.attempts)):
+            raise JobNotRequeuable(
+                f"The job {job_id!r} still runs. Cancel it first, or wait for its end.", job_id=job_id
+            )
+        submission = Submission(
+            team_id=job.team_id,
+            api_key_id=job.api_key_id,
+            request=job.request,
+            # Nobody's call is a repetition of this one.
+            fingerprint=hashlib.sha256(new_id("requeue").encode()).digest(),
+            dialect=job.dialect,
+            metadata=job.metadata,
+            webhook_url=job.webhook_url,
+            priority=job.priority,
+            is_waited_for=False,
+            requeued_from=job.id,
+        )
+        return (await self.submit(submission, witness=witness)).job
+
+    async def maintenance(self) -> tuple[Switch, Mapping[Status, int]]:
+        """Whether new jobs are turned away, and how many jobs wait or are in progress."""
+        async with self._database.reading() as connection:
+            switch = await switches.read(connection, switches.MAINTENANCE)
+            return switch, await repository.unfinished(connection)
+
+    async def turn_maintenance(self, *, is_on: bool, witness: Witness[Switch] = unwitnessed) -> None:
+        """Turn new jobs away in every process, or take them in again. Jobs that are there go on."""
+        async with self._database.transaction() as connection:
+            before = await switches.read(connection, switches.MAINTENANCE)
+            await switches.turn(connection, switches.MAINTENANCE, is_on=is_on)
+            await witness(connection, before, await switches.read(connection, switches.MAINTENANCE))
+
+    def _announce_end(self, job_id: str) -> None:
         self._events.publish(job_id)
         self._doorbell.ring(job_id)
-        return await self.view(job_id, team_id)
 
     async def delivered(self, job_id: str) -> None:
         """Note that the client has the answer, so that a repeated call is a new request."""
@@ -385,6 +476,18 @@ class JobService:
 
 def _of_kind(pictures: Sequence[Asset], job: Job, kind: AssetKind) -> tuple[Asset, ...]:
     return tuple(item for item in pictures if item.job_id == job.id and item.kind is kind)
+
+
+async def _hand_on_inputs(connection: AsyncConnection, job: Job) -> None:
+    if job.requeued_from is None:
+        return
+    wanted = len(job.request.images) + (job.request.mask is not None)
+    found = await hand_on_inputs(connection, job.requeued_from, job.id, expires_at=job.expires_at)
+    if found != wanted:
+        raise JobNotRequeuable(
+            f"The input pictures of the job {job.requeued_from!r} have been deleted, so it cannot be repeated.",
+            job_id=job.requeued_from,
+        )
 
 
 def _no_such_job(job_id: str) -> JobNotFound:

@@ -15,6 +15,7 @@ from app.assets.records import AssetKind, Picture
 from app.assets.repository import insert_assets, move_to_late
 from app.db.engine import Database
 from app.db.types import now
+from app.db.witness import Witness, unwitnessed
 from app.domain.failures import CLASS_OF, FailureClass, FailureKind, UpstreamFailure
 from app.domain.money import Certainty
 from app.domain.results import Usage
@@ -334,8 +335,18 @@ class Transitions:
                 ending = Ending.OUTCOME_UNKNOWN
             return await self._end(connection, job, attempts, ending)
 
-    async def cancel(self, job_id: str, team_id: str | None) -> tuple[Job, bool] | None:
-        """Cancel a job; the flag is False when it was final already. None: the team has no such job."""
+    async def cancel(
+        self,
+        job_id: str,
+        team_id: str | None,
+        *,
+        is_unsent: bool = False,
+        witness: Witness[Job] = unwitnessed,
+    ) -> tuple[Job, bool] | None:
+        """Cancel a job; the flag is False when it was final already. None: the team has no such job.
+
+        `is_unsent`: only while nobody was paid for it and no call is under way; else it stays, and the flag is False.
+        """
         async with self._database.transaction() as connection:
             if await repository.find(connection, job_id, team_id=team_id) is None:
                 return None
@@ -343,7 +354,11 @@ class Transitions:
             if job.status.is_final:
                 return job, False
             attempts = await repository.attempts_of(connection, [job_id])
-            return await self._close(connection, job, attempts, cancel(), {}), True
+            if is_unsent and any(item.state is not AttemptState.UNPAID for item in attempts):
+                return job, False
+            cancelled = await self._close(connection, job, attempts, cancel(), {})
+            await witness(connection, job, cancelled)
+            return cancelled, True
 
     async def rescue(self) -> list[str]:
         """Take jobs from workers that no longer renew their lease, so that others go on; their ids."""

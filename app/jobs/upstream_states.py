@@ -72,6 +72,33 @@ async def take_probe(connection: AsyncConnection, upstream: str, *, is_last_reso
     return (await connection.execute(statement)).first() is not None
 
 
+async def rows_of(connection: AsyncConnection, upstream: str) -> list[UpstreamState]:
+    """What is known of an upstream and of its models, locked until the transaction ends."""
+    query = select(states).where(states.c.upstream == upstream).order_by(states.c.model).with_for_update()
+    return [_state(row) for row in await connection.execute(query)]
+
+
+async def turn(connection: AsyncConnection, upstream: str, model: str, switch: str) -> None:
+    """Write an operator's word: `on`, `off` or `draining`."""
+    upsert = upsert_on_sqlite if connection.dialect.name == "sqlite" else upsert_on_postgres
+    values = {"switch": switch, "updated_at": now()}
+    row = {"upstream": upstream, "model": model, **values}
+    statement = (
+        upsert(states).values(row).on_conflict_do_update(index_elements=["upstream", "model"], set_=values)
+    )
+    await connection.execute(statement)
+
+
+async def forget(connection: AsyncConnection, upstream: str, models: Collection[str] | None) -> None:
+    """Forget what is held against an upstream: of these models, or all of it (None). The switch stays."""
+    statement = update(states).where(states.c.upstream == upstream)
+    if models is not None:
+        statement = statement.where(states.c.model.in_(sorted(models)))
+    await connection.execute(
+        statement.values(failures=0, ejections=0, away_until=None, away_for=None, updated_at=now())
+    )
+
+
 def _state(row: object) -> UpstreamState:
     values = row_values(row)
     return UpstreamState(**{name: values[name] for name in UpstreamState.__slots__})
