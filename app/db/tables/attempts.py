@@ -40,6 +40,8 @@ attempts = Table(
     Column("hold_micros", BigInteger),
     Column("cost_micros", BigInteger),
     Column("certainty", Text),
+    # What its pictures would have cost at the dearest route, for the savings in reports.
+    Column("dearest_micros", BigInteger),
     Column("settled", Text),
     CheckConstraint("state IN ('intent', 'accepted', 'succeeded', 'unpaid', 'unknown')", name="state_known"),
     CheckConstraint("settled IN ('spent', 'released')", name="settled_known"),
@@ -61,4 +63,6 @@ attempts = Table(
     Index("attempts_open", "upstream", "job_id", **where(_OPEN)),
     # The rate of an upstream over all workers is counted here.
     Index("attempts_rate", "upstream", "opened_at"),
+    # Reports on spend are made for a span of time.
+    Index("attempts_by_time", "opened_at"),
 )

@@ -55,6 +55,8 @@ jobs = Table(
     Column("spare", SmallInteger, nullable=False),
     # The hold for each picture in `to_buy`; NULL when no price is known.
     Column("picture_hold_micros", BigInteger),
+    # The ids of the budgets that it counts towards, in their order; NULL when no limit was in force.
+    Column("budgets", JsonColumn),
     Column("error", JsonColumn),
     Column("result", JsonColumn),
     Column("created_at", Instant, nullable=False, default=now()),

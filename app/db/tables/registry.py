@@ -6,10 +6,12 @@ from app.db.tables.api_keys import api_keys
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
 from app.db.tables.audit_entries import audit_entries
+from app.db.tables.budgets import budgets
 from app.db.tables.catalogs import catalogs
 from app.db.tables.idempotency_keys import idempotency_keys
 from app.db.tables.job_metadata import job_metadata
 from app.db.tables.jobs import jobs
+from app.db.tables.ledger_entries import ledger_entries
 from app.db.tables.switches import switches
 from app.db.tables.teams import teams
 from app.db.tables.upstream_states import upstream_states
@@ -26,5 +28,7 @@ TABLES: tuple[Table, ...] = (
     audit_entries,
     catalogs,
     switches,
+    budgets,
+    ledger_entries,
 )
 """In an order in which each table follows those that it refers to."""
