@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-
+from urllib.parse import urlsplit
 from app.accounts.service import Accounts
 from app.assets.files import Files
 from app.assets.inputs import Inputs
@@ -40,6 +40,7 @@ from app.jobs.sweeper import Sweeper
 from app.jobs.sweeping import keep_sweeping
 from app.jobs.transitions import Transitions
 from app.jobs.waiting import Waiters
+from app.kit.addresses import can_be_reached_from_outside
 from app.kit.doorbell import Doorbell, LocalDoorbell
 from app.kit.events import Events, LocalEvents
 from app.kit.http import GuardedClient, prove_guard
@@ -163,7 +164,8 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
         stored = StoredCatalogs(database, loader)
         current = CurrentCatalog(catalog, fetch=stored.find, on_change=sandboxes.follow)
         transitions = Transitions(database, lease_s=settings.lease_s)
-        routes = Routes(database, keys, random.SystemRandom())
+        can_link = can_be_reached_from_outside(urlsplit(settings.public_url).hostname or "")
+        routes = Routes(database, keys, random.SystemRandom(), can_link=can_link)
         waiters = Waiters(database, events)
         inputs = StoredInputs(database, storage, signer)
         work = Work(

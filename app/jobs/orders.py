@@ -18,6 +18,8 @@ class Order:
     """The hard limit of this attempt's call."""
     is_streamed: bool
     """Whether the answer comes as events while the vendor draws."""
+    can_link: bool
+    """Whether the vendor can fetch inputs from the gateway by link."""
 
     def target(self, attempt: Attempt) -> Target:
         """What the adapter needs to know."""
@@ -27,6 +29,7 @@ class Order:
             pictures=attempt.pictures,
             options=self.upstream.options,
             is_streamed=self.is_streamed,
+            can_link=self.can_link,
         )
 
     def poll_after_s(self, advice: Waiting) -> float:
@@ -35,13 +38,14 @@ class Order:
         return float(chosen) if isinstance(chosen, int | float) else advice.poll_after_s
 
 
-def target_document(route: Route, *, timeout_s: float, wants_stream: bool) -> JsonObject:
+def target_document(route: Route, *, timeout_s: float, wants_stream: bool, can_link: bool) -> JsonObject:
     """Write down where an attempt goes; the key stays in the environment, only its name is kept."""
     return {
         "upstream": {**asdict(route.upstream)},
         "model": route.model,
         "timeout_s": timeout_s,
         "is_streamed": wants_stream and route.supports.stream,
+        "can_link": can_link,
     }
 
 
@@ -56,4 +60,5 @@ def order_of(attempt: Attempt) -> Order:
         remote_model=str(document["model"]),
         timeout_s=float(str(document["timeout_s"])),
         is_streamed=document.get("is_streamed") is True,
+        can_link=document.get("can_link") is True,
     )

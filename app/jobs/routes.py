@@ -30,14 +30,20 @@ class Health:
 class Routes:
     """Decides which upstream is asked next, from what all workers know together."""
 
-    def __init__(self, database: Database, keys: Keyring, chance: random.Random) -> None:
+    def __init__(
+        self, database: Database, keys: Keyring, chance: random.Random, *, can_link: bool = False
+    ) -> None:
+        """Join the parts; `can_link` says whether vendors can fetch inputs from this gateway by its public URL."""
         self._database = database
         self._keys = keys
         self._chance = chance
+        self.can_link = can_link
 
     def outline(self, model: Model, request: ImageRequest) -> Plan:
         """The plan as configuration alone gives it, without looking at anybody's health; no query."""
-        return plan(model, request, standing=self._keyless(model), chance=self._chance)
+        return plan(
+            model, request, standing=self._keyless(model), can_link=self.can_link, chance=self._chance
+        )
 
     async def plan(self, model: Model, request: ImageRequest) -> tuple[Plan, datetime]:
         """The plan for this moment, and the database's time that it holds for."""
@@ -45,7 +51,7 @@ class Routes:
         async with self._database.reading() as connection:
             states, at = await upstream_states.states_of(connection, {upstream for upstream, _ in pairs})
         now = expand(standings(states, at), pairs) | self._keyless(model)
-        return plan(model, request, standing=now, chance=self._chance), at
+        return plan(model, request, standing=now, can_link=self.can_link, chance=self._chance), at
 
     async def may_ask(self, upstream: Upstream, *, is_last_resort: bool) -> bool:
         """Whether a call may go to this upstream now; an upstream that failed repeatedly gets one probe at a time."""

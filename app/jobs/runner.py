@@ -214,7 +214,12 @@ class Runner:
             NewAttempt(
                 id=new_id("att"),
                 upstream=upstream.name,
-                target=target_document(route, timeout_s=timeout_s, wants_stream=self._job.request.stream),
+                target=target_document(
+                    route,
+                    timeout_s=timeout_s,
+                    wants_stream=self._job.request.stream,
+                    can_link=self._work.routes.can_link,
+                ),
                 pictures=pictures,
             )
             for pictures in _shares(verdict.pictures, candidate.pictures)

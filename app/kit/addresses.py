@@ -56,6 +56,20 @@ def is_reachable(address: str, allow: Sequence[Network] = ()) -> bool:
     return is_named(address, allow) or _is_public(address)
 
 
+def can_be_reached_from_outside(host: str) -> bool:
+    """Whether others on the internet may find something under this host: a name, or a public literal address.
+
+    A name is taken at its word, unless it is `localhost` or below it (RFC 6761), which is everybody's own machine.
+    """
+    name = host.lower().rstrip(".")
+    if not name or name == "localhost" or name.endswith(".localhost"):
+        return False
+    try:
+        return is_reachable(name)
+    except ValueError:
+        return True
+
+
 def is_named(address: str, networks: Sequence[Network]) -> bool:
     """Whether this literal IP address lies in one of these networks.
 

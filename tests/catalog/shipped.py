@@ -33,10 +33,21 @@ def a_route(upstream: str, model: str = "gpt-image-2") -> Route:
 
 
 def a_picture(
-    width_px: int = 1024, height_px: int = 1024, form: PictureFormat = PictureFormat.PNG
+    width_px: int = 1024,
+    height_px: int = 1024,
+    form: PictureFormat = PictureFormat.PNG,
+    *,
+    has_alpha: bool = True,
 ) -> InputPicture:
     """An input picture that has been taken in."""
-    return InputPicture(file_id="file_1", format=form, width_px=width_px, height_px=height_px, size_bytes=1)
+    return InputPicture(
+        file_id="file_1",
+        format=form,
+        width_px=width_px,
+        height_px=height_px,
+        size_bytes=1,
+        has_alpha=has_alpha,
+    )
 
 
 A_REQUEST: Final = ImageRequest(model="gpt-image-2", prompt="a lighthouse")

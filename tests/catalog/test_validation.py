@@ -241,9 +241,9 @@ def test_input_fidelity_is_for_edits_on_models_that_have_it() -> None:
     assert refusal(generation, a_model("gpt-image-1.5")).code == "unsupported_parameter"
 
 
-def test_a_mask_is_a_png_of_the_first_pictures_size() -> None:
+def test_a_mask_is_a_png_with_alpha_of_the_first_pictures_size() -> None:
     validate(replace(AN_EDIT, mask=a_picture()), a_model())
-    for mask in (a_picture(512, 512), a_picture(form=PictureFormat.JPEG)):
+    for mask in (a_picture(512, 512), a_picture(form=PictureFormat.JPEG), a_picture(has_alpha=False)):
         error = refusal(replace(AN_EDIT, mask=mask))
         assert (error.status, error.code, error.param) == (400, "invalid_image", "mask")
     assert refusal(replace(AN_EDIT, mask=a_picture()), limited(mask=False)).code == "unsupported_parameter"

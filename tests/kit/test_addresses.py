@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.kit.addresses import is_named, is_reachable, parse_networks
+from app.kit.addresses import can_be_reached_from_outside, is_named, is_reachable, parse_networks
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,18 @@ def test_named_networks_are_reachable_whatever_they_are() -> None:
     assert not is_reachable("192.168.0.1", networks)
     assert is_reachable("1.1.1.1", networks)
     assert not is_named("1.1.1.1", networks)
+
+
+@pytest.mark.parametrize("host", ["pictures.example.com", "1.1.1.1", "2606:4700::1", "localhost.example.com"])
+def test_a_name_or_a_public_address_can_be_reached_from_outside(host: str) -> None:
+    assert can_be_reached_from_outside(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "localhost", "LOCALHOST.", "darkroom.localhost", "127.0.0.1", "10.0.0.5", "::1", "0.0.0.0"]
+)
+def test_this_machine_and_private_addresses_cannot(host: str) -> None:
+    assert not can_be_reached_from_outside(host)
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "example.com"])
