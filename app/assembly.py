@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
 from app.accounts.service import Accounts
 from app.assets.files import Files
 from app.assets.inputs import Inputs
