@@ -9,6 +9,9 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3.14 python
 	done; echo python3)
 
 PYTEST_ARGS ?= -n auto
+SEED ?= 1
+SECONDS ?= 60
+CHAOS_ARGS ?=
 LOCK_ARGS ?=
 
 BIN := .venv/bin
@@ -18,7 +21,7 @@ COMPILE = env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv --no-
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 .NOTPARALLEL:
-.PHONY: help run test test-containers check lint fmt lock fuzz vendors clean
+.PHONY: help run test test-containers check lint fmt lock fuzz vendors chaos clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +42,10 @@ lint: ## The static half of check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+chaos: ## Shake a whole gateway with faults and judge it; SEED and SECONDS choose the run, CHAOS_ARGS adds to it
+	@$(BOOTSTRAP) dev
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --seconds $(SECONDS) $(CHAOS_ARGS)
 
 fmt: ## Put the code into shape and repair what lint can repair
 	@$(BOOTSTRAP) dev
