@@ -1,5 +1,6 @@
 """What callers are told about their keys, and operators about teams and keys that are not there."""
 
+from app.accounts.records import Rate
 from app.domain.errors import GatewayError
 
 
@@ -44,3 +45,33 @@ class KeyNotUsable(GatewayError):
 
 class NameTaken(GatewayError):
     """Another team has this name."""
+
+
+class ModelNotAllowed(GatewayError):
+    """The team or the key is limited to other models."""
+
+    status = 403
+    code = "model_not_allowed"
+
+
+class RateLimitExceeded(GatewayError):
+    """Too many requests, pictures or jobs for now. Nothing was made, so asking again is safe."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+    should_retry = True
+
+    def __init__(self, message: str, *, retry_after_s: float, rates: tuple[Rate, ...] = ()) -> None:
+        """`rates`: how the caller stands, for the headers."""
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.rates = rates
+
+
+class QueueFull(GatewayError):
+    """Too many jobs of the team wait already."""
+
+    status = 429
+    code = "queue_full"
+    type = "rate_limit_error"
+    should_retry = True

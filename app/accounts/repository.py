@@ -15,6 +15,7 @@ from app.db.engine import row_values
 from app.db.tables.api_keys import api_keys
 from app.db.tables.teams import teams
 from app.db.types import from_now, now
+from app.kit.json import Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,18 @@ async def keys_by_lookup(connection: AsyncConnection, lookups: Sequence[str]) ->
         StoredKey(key=key_from(row_values(row)), lookup=row.lookup, digest=row.digest, at=row.at)
         for row in await connection.execute(query)
     ]
+
+
+async def limits_of(
+    connection: AsyncConnection, team_id: str, api_key_id: str
+) -> tuple[Mapping[str, Json], Mapping[str, Json], datetime]:
+    """Read the limits of a team and of one of its keys, with the database's time; empty for what is not there."""
+    of_team = select(teams.c.limits).where(teams.c.id == team_id).scalar_subquery()
+    of_key = select(api_keys.c.limits).where(api_keys.c.id == api_key_id).scalar_subquery()
+    row = (
+        await connection.execute(select(of_team.label("team"), of_key.label("key"), now().label("at")))
+    ).one()
+    return row.team or {}, row.key or {}, row.at
 
 
 async def put_team(connection: AsyncConnection, team_id: str, name: str) -> None:

@@ -77,7 +77,7 @@ async def take_out_more(connection: AsyncConnection, budgets: Sequence[str], mic
 async def post(
     connection: AsyncConnection, budgets: Sequence[str], *, reserved_micros: int, spent_micros: int = 0
 ) -> None:
-    """Change what a job holds and has cost on all its budgets; room is not asked for, since money that is gone is gone."""
+    """Change what a job holds and has cost on all its budgets. No room is asked for: money that is gone is gone."""
     if budgets and (reserved_micros or spent_micros):
         if len(budgets) > 1:
             await lock(connection, budgets)

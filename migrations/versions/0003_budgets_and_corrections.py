@@ -23,7 +23,7 @@ POSTGRES_GUARD = (
     FOR EACH ROW EXECUTE FUNCTION ledger_entries_guard()
     """,
     # A team's row is rewritten by each of its jobs, several times.
-    "ALTER TABLE budgets SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)",
+    "ALTER TABLE budgets SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02)",
 )
 SQLITE_GUARD = (
     """

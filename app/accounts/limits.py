@@ -1,0 +1,216 @@
+"""What a team and its keys may do: which models, how much a minute, how many jobs at once, and for how much money.
+
+Limits are read from the database for each request for pictures, so that a change holds at once. Where both a team and
+its key have a limit, both hold.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from app.accounts import repository
+from app.accounts.errors import ModelNotAllowed, QueueFull, RateLimitExceeded
+from app.accounts.records import Rate
+from app.db.engine import Database
+from app.domain.money import micros
+from app.kit.json import Json
+from app.kit.limiter import Draw, Level, Limiter
+
+MAX_QUEUED: Final = 10_000
+"""Jobs that wait for a worker, per team: hours of work for any vendor, and still quickly counted."""
+_ROOM_AFTER_S: Final = 10.0
+"""Advised when every place is taken; about the time in which a picture of low quality is made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits of a team or of a key (contract 9). None: there is none."""
+
+    allowed_models: frozenset[str] | None = None
+    requests_per_minute: int | None = None
+    images_per_minute: int | None = None
+    max_jobs: int | None = None
+    """Jobs that are not final, at any moment."""
+    budget_day_micros: int | None = None
+    budget_month_micros: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What holds for a caller at a moment of the database's clock."""
+
+    team_id: str
+    api_key_id: str
+    team: Limits
+    key: Limits
+    at: datetime
+
+    def allows(self, model: str) -> bool:
+        """Whether this model, by its own name, may be used."""
+        return all(
+            limits.allowed_models is None or model in limits.allowed_models
+            for limits in (self.team, self.key)
+        )
+
+    def check_model(self, model: str) -> None:
+        """Refuse a model that may not be used.
+
+        Raises:
+            ModelNotAllowed: the team or the key is limited to others.
+        """
+        if not self.allows(model):
+            message = (
+                f"This API key may not use the model {model!r}. GET /v1/models lists those that it may use."
+            )
+            raise ModelNotAllowed(message, param="model")
+
+    def check_jobs(self, *, of_team: int, of_key: int) -> None:
+        """Refuse a job for which there is no place; the counts are of open jobs, the new one included.
+
+        Raises:
+            RateLimitExceeded: the team or the key has as many jobs at once as it may.
+        """
+        for limits, jobs, whose in ((self.key, of_key, "API key"), (self.team, of_team, "team")):
+            if limits.max_jobs is not None and jobs > limits.max_jobs:
+                message = (
+                    f"This {whose} may have {limits.max_jobs} jobs at once, and has as many. Wait until one of them "
+                    "has ended."
+                )
+                raise RateLimitExceeded(message, retry_after_s=_ROOM_AFTER_S)
+
+    @property
+    def limits_jobs(self) -> bool:
+        """Whether jobs at once are counted."""
+        return self.team.max_jobs is not None or self.key.max_jobs is not None
+
+
+def check_queue(queued: int) -> None:
+    """Refuse a job of a team of which so many wait already.
+
+    Raises:
+        QueueFull: no more of them are taken in.
+    """
+    if queued >= MAX_QUEUED:
+        message = f"{MAX_QUEUED} jobs of this team wait already. Try again when some of them have begun."
+        raise QueueFull(message, retry_after_s=_ROOM_AFTER_S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What a request took of the rates that hold for it."""
+
+    rates: tuple[Rate, ...] = ()
+    draws: tuple[Draw, ...] = ()
+
+
+class AccountLimits:
+    """Reads limits, and counts requests and pictures a minute."""
+
+    def __init__(self, database: Database, limiter: Limiter) -> None:
+        self._database = database
+        self._limiter = limiter
+
+    async def terms(self, team_id: str, api_key_id: str) -> Terms:
+        """What holds for a caller now.
+
+        Raises:
+            StoreUnavailable: the database did not answer in time.
+        """
+        async with self._database.reading() as connection:
+            team, key, at = await repository.limits_of(connection, team_id, api_key_id)
+        return Terms(
+            team_id=team_id, api_key_id=api_key_id, team=limits_from(team), key=limits_from(key), at=at
+        )
+
+    async def take(self, terms: Terms, *, images: int) -> Taken:
+        """Count a request for so many pictures.
+
+        Raises:
+            RateLimitExceeded: one of the rates is used up; nothing was counted.
+        """
+        draws = _draws(terms, images)
+        levels = await self._limiter.take(draws)
+        rates = _rates(levels)
+        wait_s = max((level.wait_s for level in levels), default=0.0)
+        if wait_s > 0:
+            tightest = max(levels, key=lambda level: level.wait_s)
+            whose, subject = tightest.bucket.split(":")[:2]
+            message = (
+                f"This {'API key' if whose == 'key' else 'team'} may ask for {tightest.per_minute} {subject} a minute, "
+                f"and has. Try again in {wait_s:.1f} s."
+            )
+            raise RateLimitExceeded(message, retry_after_s=wait_s, rates=rates)
+        return Taken(rates=rates, draws=tuple(draws))
+
+    async def give_back_images(self, taken: Taken) -> None:
+        """Take back what was counted for pictures, for a request that will buy none."""
+        back = [
+            Draw(bucket=draw.bucket, per_minute=draw.per_minute, amount=-draw.amount)
+            for draw in taken.draws
+            if _subject(draw.bucket) == "images"
+        ]
+        await self._limiter.take(back)
+
+
+def limits_from(document: Mapping[str, Json]) -> Limits:
+    """Read limits as they are stored: checked when they were set, budgets as they were written."""
+    models = document.get("allowed_models")
+    return Limits(
+        allowed_models=frozenset(str(name) for name in models) if isinstance(models, list) else None,
+        requests_per_minute=_count(document.get("requests_per_minute")),
+        images_per_minute=_count(document.get("images_per_minute")),
+        max_jobs=_count(document.get("max_jobs")),
+        budget_day_micros=_budget(document.get("budget_day_usd")),
+        budget_month_micros=_budget(document.get("budget_month_usd")),
+    )
+
+
+def _count(value: Json) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _budget(value: Json) -> int | None:
+    # The shortest text that means a float is what was written.
+    return None if value is None else micros(Decimal(str(value)))
+
+
+def _draws(terms: Terms, images: int) -> list[Draw]:
+    wanted = [
+        (f"{whose}:{subject}:{owner_id}", per_minute, amount)
+        for whose, owner_id, limits in (
+            ("key", terms.api_key_id, terms.key),
+            ("team", terms.team_id, terms.team),
+        )
+        for subject, per_minute, amount in (
+            ("requests", limits.requests_per_minute, 1),
+            ("images", limits.images_per_minute, images),
+        )
+    ]
+    return [
+        Draw(bucket=bucket, per_minute=per_minute, amount=amount)
+        for bucket, per_minute, amount in wanted
+        if per_minute is not None
+    ]
+
+
+def _rates(levels: Sequence[Level]) -> tuple[Rate, ...]:
+    rates = []
+    for subject in ("requests", "images"):
+        of_subject = [level for level in levels if _subject(level.bucket) == subject]
+        if of_subject:
+            tightest = min(of_subject, key=lambda level: (level.remaining, level.per_minute))
+            rates.append(
+                Rate(
+                    subject=subject,
+                    per_minute=tightest.per_minute,
+                    remaining=tightest.remaining,
+                    reset_s=tightest.full_in_s,
+                )
+            )
+    return tuple(rates)
+
+
+def _subject(bucket: str) -> str:
+    return bucket.split(":")[1]
