@@ -120,7 +120,7 @@ def test_the_health_check_tells_an_answer_from_a_failure_and_from_silence(server
 def test_in_the_layout_of_the_image_darkroom_finds_its_migrations(tmp_path: Path) -> None:
     source, image = tmp_path / "source", tmp_path / "app"
     source.mkdir()
-    for name in ("app", "pyproject.toml", "LICENSE"):
+    for name in ("app", "pyproject.toml", "LICENSE", "README.md"):
         whole = ROOT / name
         if whole.is_dir():
             shutil.copytree(whole, source / name, ignore=shutil.ignore_patterns("__pycache__"))
