@@ -1,11 +1,12 @@
 """The database: connections, transactions, and what to call it when it does not answer."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from asyncpg import PostgresError
+from asyncpg import Connection, PostgresError
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
@@ -23,7 +24,9 @@ _SERVER_SETTINGS: Final = {
 }
 STATEMENT_TIMEOUT_S: Final = 5.0
 """What one statement of the service may take."""
-_SERVER_SILENT_S: Final = 3.0
+# Beyond that, a server that does not even end its statements counts as hanging.
+_SERVER_SILENT_S: Final = 1.0
+_PARTING_S: Final = 0.5
 _POOL_TIMEOUT_S: Final = 3.0
 _CONNECT_TIMEOUT_S: Final = 3.0
 # SQLSTATE classes and codes that mean "not now": connection lost, shutting down, cancelled, deadlock, disk full.
@@ -103,6 +106,15 @@ class _translated:  # noqa: N801 - reads as a clause of the with statement
             raise StoreUnavailable(f"the database did not answer: {type(exc).__name__}") from exc
 
 
+class _Connection(Connection):
+    """A connection that can be left although the server hangs."""
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Say goodbye if the server listens, else just leave."""
+        with contextlib.suppress(TimeoutError):
+            await super().close(timeout=min(timeout or _PARTING_S, _PARTING_S))
+
+
 def _is_passing(exc: BaseException) -> bool:
     match exc:
         case IntegrityError() | ProgrammingError():
@@ -134,6 +146,7 @@ def _postgres_engine(url: str, pool_size: int, statement_timeout_s: float) -> As
             "server_settings": _SERVER_SETTINGS | {"statement_timeout": str(int(statement_timeout_s * 1000))},
             "command_timeout": statement_timeout_s + _SERVER_SILENT_S,
             "timeout": _CONNECT_TIMEOUT_S,
+            "connection_class": _Connection,
         },
     )
 
