@@ -65,6 +65,7 @@ def _unfollowed(limit: int, claims_max: int) -> Select[Any]:
             jobs.c.available_at <= now(),
             jobs.c.claims < claims_max,
         )
+        .order_by(jobs.c.created_at)
         .limit(limit)
         .with_for_update(of=jobs, skip_locked=True)
     )
