@@ -9,10 +9,12 @@ from importlib.metadata import version
 from typing import Final
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
-from app.admin import audit_log, keys, teams
+from app.admin import audit_log, config, keys, maintenance, teams, upstreams
+from app.admin import jobs as all_jobs
 from app.admin.audit import Audit
+from app.admin.configuration import Configuration
 from app.api import edits, files, generations, health, models, uploads, variations
 from app.api import jobs as job_endpoints
 from app.api.answers import Answers
@@ -46,11 +48,10 @@ def run(settings: Settings) -> None:
 
 
 def build_app(parts: Parts) -> FastAPI:
-    """Join the endpoints to one application."""
+    """Join the endpoints to one application; without the operators' when they have a listener of their own."""
     settings = parts.settings
     renderer = Renderer(parts.signer, settings.public_url)
     answers = Answers(parts.jobs, parts.storage, renderer, sync_timeout_s=settings.sync_timeout_s)
-    audit = Audit(parts.database)
     limits = FormLimits(
         total_bytes=settings.max_body_bytes,
         file_bytes=settings.max_image_bytes,
@@ -65,12 +66,37 @@ def build_app(parts: Parts) -> FastAPI:
         files.router(parts.files, parts.storage),
         uploads.router(parts.files, parts.inputs, limits),
         health.router(parts.checks, parts.warnings),
+    ]
+    if settings.admin_address is None:
+        routers += _operators(parts, renderer)
+    return _joined(routers, parts)
+
+
+def build_admin_app(parts: Parts) -> FastAPI:
+    """Join the operators' endpoints to an application of their own."""
+    renderer = Renderer(parts.signer, parts.settings.public_url)
+    return _joined([*_operators(parts, renderer), health.router(parts.checks, parts.warnings)], parts)
+
+
+def _operators(parts: Parts, renderer: Renderer) -> list[APIRouter]:
+    audit = Audit(parts.database)
+    return [
         teams.router(parts.accounts, parts.catalog, audit),
-        keys.router(parts.accounts, parts.catalog, audit),
+        keys.router(parts.accounts, parts.jobs, parts.catalog, audit),
+        all_jobs.router(parts.jobs, renderer, parts.catalog, audit),
+        upstreams.router(parts.routes, parts.catalog, audit),
+        config.router(parts.catalogs, parts.catalog, Configuration(parts.catalogs, audit)),
+        maintenance.router(parts.jobs, audit),
         audit_log.router(audit),
     ]
+
+
+def _joined(routers: list[APIRouter], parts: Parts) -> FastAPI:
     return create_app(
-        routers, parts.accounts, version=version("darkroom"), are_metrics_public=settings.metrics_public
+        routers,
+        parts.accounts,
+        version=version("darkroom"),
+        are_metrics_public=parts.settings.metrics_public,
     )
 
 
@@ -81,14 +107,15 @@ async def _serve(settings: Settings) -> None:
             settings.api_key.get_secret_value(), settings.admin_key.get_secret_value()
         )
         await running.enter_async_context(working(parts) if settings.has_own_workers else listening(parts))
-        server = uvicorn.Server(_server_config(settings, build_app(parts)))
-        # Our own handlers, not uvicorn's: it would end the process as soon as it has closed its connections.
-        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+        servers = [_server(build_app(parts), settings.host, settings.port)]
+        if settings.admin_address is not None:
+            servers.append(_server(build_admin_app(parts), *settings.admin_address))
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
             parts.jobs.stop()
-            server.should_exit = True
+            for server in servers:
+                server.should_exit = True
             # A second signal ends the process at once; what is in flight is then settled at the next start.
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -96,19 +123,19 @@ async def _serve(settings: Settings) -> None:
         loop.add_signal_handler(signal.SIGHUP, parts.catalogs.reload_soon)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-        LOG.info("server.started", host=settings.host, port=settings.port)
-        await server.serve()
+        LOG.info("server.started", host=settings.host, port=settings.port, admin=settings.admin_listen)
+        await asyncio.gather(*(server.serve() for server in servers))
         if settings.has_own_workers:
             LOG.info("server.draining", jobs=parts.engine.running)
             await parts.engine.drain(DRAIN_GRACE_S)
         LOG.info("server.stopped")
 
 
-def _server_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
+def _server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
+    config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
+        host=host,
+        port=port,
         http=DeadlineH11,
         ws="none",
         lifespan="off",
@@ -118,6 +145,10 @@ def _server_config(settings: Settings, app: FastAPI) -> uvicorn.Config:
         h11_max_incomplete_event_size=_HEADER_BYTES,
         timeout_graceful_shutdown=_CLOSE_WITHIN_S,
     )
+    server = uvicorn.Server(config)
+    # Our own handlers, not uvicorn's: it would end the process as soon as it has closed its connections.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    return server
 
 
 @contextlib.contextmanager

@@ -8,3 +8,14 @@ class EntryNotFound(GatewayError):
 
     status = 404
     code = "not_found"
+
+
+class CatalogRefused(GatewayError):
+    """The catalog file has mistakes, which the message lists with their places."""
+
+
+class UpstreamNotFound(GatewayError):
+    """The catalog in force has no such upstream, or the upstream sells no such model."""
+
+    status = 404
+    code = "not_found"

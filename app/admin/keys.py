@@ -12,6 +12,7 @@ from app.admin.audit import Audit
 from app.admin.parameters import (
     read_document,
     read_fields,
+    read_flag,
     read_limits,
     read_moment,
     read_name,
@@ -21,10 +22,12 @@ from app.admin.parameters import (
 from app.admin.rendering import key_document, listing
 from app.admin.schemas import (
     ADMIN_BEARER,
+    DRY_RUN,
     PAGE,
     KeyChange,
     KeyObject,
     NewKey,
+    RevokedKey,
     Rotation,
     ShownKey,
     answer,
@@ -34,14 +37,19 @@ from app.api.parameters import Fields
 from app.api.schemas import ERRORS, query
 from app.catalog.current import CurrentCatalog
 from app.domain.errors import InvalidValue
+from app.jobs.service import JobService
+from app.kit.json import JsonObject
 
 _OVERLAP_S: Final = 86_400.0
 """How long a rotated key still works unless told otherwise: long enough to roll a change out on a working day."""
 _OVERLAP_AT_MOST_S: Final = 604_800.0
+_CANCEL_UNSENT: Final = query(
+    "cancel_unsent", "Cancel its jobs that nobody was paid for yet.", {"type": "boolean", "default": True}
+)
 _FIELDS: Final = ("team_id", "name", "role", "limits", "expires_at")
 
 
-def router(accounts: Accounts, catalog: CurrentCatalog, audit: Audit) -> APIRouter:
+def router(accounts: Accounts, jobs: JobService, catalog: CurrentCatalog, audit: Audit) -> APIRouter:
     """Build the endpoints."""
     routes = APIRouter(
         prefix="/admin/v1/keys", tags=["teams and keys"], dependencies=[ADMIN_BEARER], responses=ERRORS
@@ -136,12 +144,26 @@ def router(accounts: Accounts, catalog: CurrentCatalog, audit: Audit) -> APIRout
         return JSONResponse(document, status_code=201, headers=_SECRET)
 
     @routes.delete(
-        "/{key_id}", summary="Revoke a key for good", responses=answer(KeyObject, "The revoked key.")
+        "/{key_id}",
+        summary="Revoke a key for good",
+        openapi_extra={"parameters": [_CANCEL_UNSENT, DRY_RUN]},
+        responses=answer(RevokedKey, "The revoked key."),
     )
     async def revoke(request: Request, key_id: str) -> Response:
-        """Revoke a key: at once in this process, within 5 s in every other one."""
+        """Revoke a key: at once in this process, within 5 s in every other one.
+
+        Its jobs that were not sent yet are cancelled unless told otherwise; those sent are finished and booked.
+        """
+        is_to_cancel = read_flag(request, "cancel_unsent", default=True)
+        if read_flag(request, "dry_run"):
+            key = await accounts.find_key(key_id)
+            unsent = await jobs.unsent(key.team_id, key_id) if is_to_cancel else []
+            would: JsonObject = {"revoke": key.revoked_at is None, "cancel_jobs": len(unsent)}
+            return JSONResponse({**key_document(key), "dry_run": True, "would": would})
         witness = audit.witness(request, "key.revoked", subject=_id_of, render=key_document)
-        return JSONResponse(key_document(await accounts.revoke_key(key_id, witness=witness)))
+        key = await accounts.revoke_key(key_id, witness=witness)
+        cancelled = await jobs.cancel_unsent(key.team_id, key_id) if is_to_cancel else []
+        return JSONResponse({**key_document(key), "cancelled_jobs": len(cancelled)})
 
     return routes
 

@@ -93,6 +93,63 @@ class ShownKey(KeyObject):
     key: str = Field(description="Its text, shown this once.")
 
 
+class RevokedKey(KeyObject):
+    """A key just revoked."""
+
+    cancelled_jobs: int = Field(description="Its jobs that were cancelled before they were sent.")
+
+
+class Maintenance(BaseModel):
+    """Whether new jobs are turned away."""
+
+    drain: bool
+    since: int | None
+    queued: int
+    in_progress: int
+
+
+class MaintenanceChange(BaseModel):
+    """What to do with new jobs."""
+
+    drain: bool = Field(description="Whether to turn them away.")
+
+
+class Mistake(BaseModel):
+    """One mistake of a catalog file."""
+
+    line: int | None
+    key: str
+    problem: str
+    fix: str
+    message: str
+
+
+class CheckedConfig(BaseModel):
+    """What a check of a catalog file found."""
+
+    valid: bool
+    version: str | None
+    mistakes: list[Mistake]
+
+
+class ReloadedConfig(BaseModel):
+    """What is in force after a reload."""
+
+    version: str
+    loaded_at: int
+
+
+class Config(BaseModel):
+    """The catalog in force."""
+
+    version: str = Field(description="What this process serves from.")
+    in_force: str | None = Field(description="What every process is to serve from.")
+    loaded_at: int | None
+    content: str | None = Field(description="The file, as it was loaded.")
+    upstreams: dict[str, Any]
+    models: dict[str, Any]
+
+
 PAGE: Final = [
     query("limit", "Items in one page.", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
     query("after", "The last item of the page before.", {"type": "string"}),

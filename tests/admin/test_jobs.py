@@ -1,0 +1,98 @@
+"""Jobs across teams, maintenance, and what becomes of a revoked key's jobs."""
+
+from typing import Any
+
+import pytest
+
+from tests.admin.conftest import Office
+
+
+async def _status(office: Office, job_id: str) -> str:
+    return str((await office.admin.get(f"/admin/v1/jobs/{job_id}")).json()["status"])
+
+
+async def test_jobs_of_all_teams_are_listed_and_filtered(office: Office) -> None:
+    first, second = await office.kitchen.order("one"), await office.kitchen.order("two")
+    await office.admin.post(f"/admin/v1/jobs/{first}/cancel")
+
+    async def listed(**filters: Any) -> list[str]:
+        page = (await office.admin.get("/admin/v1/jobs", params=filters)).json()
+        return [job["id"] for job in page["data"]]
+
+    assert await listed() == [second, first]
+    assert await listed(status="cancelled") == [first]
+    assert await listed(model="openai/gpt-image-2", team_id="default") == [second, first]
+    assert await listed(team_id="team_none") == []
+    assert await listed(upstream="openai") == []
+    assert await listed(limit=1, after=second) == [first]
+
+
+async def test_a_job_shows_whose_it_is(office: Office) -> None:
+    job = (await office.admin.get(f"/admin/v1/jobs/{await office.kitchen.order()}")).json()
+    assert (job["object"], job["team_id"], job["api_key_id"]) == ("image_job", "default", "key_test")
+    assert job["catalog_version"] == office.parts.catalog.get().version
+
+
+async def test_a_requeued_job_is_a_new_one_that_names_the_old(office: Office) -> None:
+    old = await office.kitchen.order("a boat", size="1024x1024", quality="low")
+    running = await office.admin.post(f"/admin/v1/jobs/{old}/requeue")
+    assert (running.status_code, running.json()["error"]["job_id"]) == (400, old)
+    await office.admin.post(f"/admin/v1/jobs/{old}/cancel")
+    made = await office.admin.post(f"/admin/v1/jobs/{old}/requeue")
+    assert made.status_code == 201
+    job = made.json()
+    assert (job["requeued_from"], job["status"], job["team_id"]) == (old, "queued", "default")
+    jobs = office.parts.jobs
+    assert (await jobs.view(job["id"], None)).job.request == (await jobs.view(old, None)).job.request
+    assert await _status(office, old) == "cancelled"
+
+
+async def test_a_final_job_is_not_cancelled_again(office: Office) -> None:
+    job = await office.kitchen.order()
+    await office.admin.post(f"/admin/v1/jobs/{job}/cancel")
+    again = await office.admin.post(f"/admin/v1/jobs/{job}/cancel")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "job_not_cancellable")
+
+
+async def test_in_maintenance_new_jobs_are_turned_away_and_others_go_on(office: Office) -> None:
+    waiting = await office.kitchen.order("before")
+    dry = await office.admin.post("/admin/v1/maintenance?dry_run=true", json={"drain": True})
+    assert (dry.json()["drain"], dry.json()["would"]) == (False, {"drain": True})
+    began = (await office.admin.post("/admin/v1/maintenance", json={"drain": True})).json()
+    assert (began["drain"], began["queued"], began["in_progress"]) == (True, 1, 0)
+    wanted = {"model": "gpt-image-2", "prompt": "a boat"}
+    refused = await office.team.post("/v1/images/generations?async=true", json=wanted)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+    assert refused.headers["retry-after"] == "30"
+    assert await _status(office, waiting) == "queued"
+    await office.admin.post("/admin/v1/maintenance", json={"drain": False})
+    taken = await office.team.post("/v1/images/generations?async=true", json=wanted)
+    assert taken.status_code == 202
+    assert (await office.admin.get("/admin/v1/maintenance")).json()["since"] is None
+
+
+async def test_in_maintenance_a_repeated_call_still_finds_its_job(office: Office) -> None:
+    job = await office.kitchen.order("a boat", key="k1")
+    await office.admin.post("/admin/v1/maintenance", json={"drain": True})
+    assert await office.kitchen.order("a boat", key="k1") == job
+
+
+@pytest.mark.parametrize("is_to_cancel", [True, False])
+async def test_a_revoked_key_takes_its_unsent_jobs_with_it_unless_told_otherwise(
+    office: Office, is_to_cancel: bool
+) -> None:
+    made = (await office.admin.post("/admin/v1/keys", json={"team_id": "default", "name": "x"})).json()
+    headers = {"authorization": f"Bearer {made['key']}"}
+    wanted = {"model": "gpt-image-2", "prompt": "a boat"}
+    path = "/v1/images/generations?async=true"
+    job = (await office.anonymous.post(path, json=wanted, headers=headers)).json()["id"]
+    other = await office.kitchen.order()
+    query = {"cancel_unsent": str(is_to_cancel).lower()}
+    key = f"/admin/v1/keys/{made['id']}"
+    dry = (await office.admin.delete(key, params={**query, "dry_run": "true"})).json()
+    assert dry["would"] == {"revoke": True, "cancel_jobs": int(is_to_cancel)}
+    assert (dry["revoked_at"], await _status(office, job)) == (None, "queued")
+    revoked = (await office.admin.delete(key, params=query)).json()
+    assert revoked["cancelled_jobs"] == int(is_to_cancel)
+    assert await _status(office, job) == ("cancelled" if is_to_cancel else "queued")
+    assert await _status(office, other) == "queued"
