@@ -13,8 +13,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from app.kit.derivation import derive
 
 _BASE62: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _KID_LENGTH: Final = 10
@@ -67,7 +66,7 @@ def hint_of(text: str) -> str:
 
 def derive_pepper(secret: bytes) -> bytes:
     """Derive the key that API keys are hashed with, 32 bytes, from a secret of the process."""
-    return HKDF(algorithm=SHA256(), length=32, salt=None, info=_PEPPER).derive(secret)
+    return derive(secret, _PEPPER)
 
 
 def digest(text: str, pepper: bytes) -> bytes:

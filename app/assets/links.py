@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from app.kit.derivation import derive
 
 # The label keeps these keys apart from any other that is derived from the same secret.
 _SIGNING: Final = b"darkroom/file-links/v1"
 _NAMING: Final = b"darkroom/file-links/v1/kid"
-_KEY_BYTES: Final = 32
 _NAME_BYTES: Final = 6
 
 
@@ -32,9 +30,7 @@ class LinkSigner:
         """
         if not secrets:
             raise ValueError("signing links takes at least one secret")
-        keys = {
-            _derived(secret, _NAMING, _NAME_BYTES).hex(): _derived(secret, _SIGNING) for secret in secrets
-        }
+        keys = {derive(secret, _NAMING, _NAME_BYTES).hex(): derive(secret, _SIGNING) for secret in secrets}
         self._keys: Final[Mapping[str, bytes]] = keys
         self._newest: Final = next(iter(keys))
         self._public_url: Final = public_url.rstrip("/")
@@ -64,7 +60,3 @@ class LinkSigner:
         message = f"v1\nGET\n{team_id}\n{file_id}\n{expiry}".encode("utf-8", "backslashreplace")
         digest = hmac.digest(self._keys[kid], message, hashlib.sha256)
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
-
-
-def _derived(secret: bytes, purpose: bytes, length: int = _KEY_BYTES) -> bytes:
-    return HKDF(algorithm=SHA256(), length=length, salt=None, info=purpose).derive(secret)
