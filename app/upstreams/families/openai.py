@@ -15,6 +15,7 @@ from app.domain.failures import FailureKind, UpstreamFailure
 from app.domain.requests import ImageRequest, InputPicture, Operation
 from app.domain.results import Usage
 from app.kit.json import Json
+from app.kit.retry_after import retry_after_s
 from app.upstreams.contract import (
     Blob,
     Call,
@@ -30,7 +31,6 @@ from app.upstreams.contract import (
     ServerEvent,
     Target,
 )
-from app.upstreams.retry_after import retry_after_s
 
 CODES: Final[Mapping[str, FailureKind]] = {
     "moderation_blocked": FailureKind.REFUSED,

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.domain.pictures import Size, parse_size
 from app.domain.requests import ImageRequest, InputPicture, Operation
+from app.kit.retry_after import retry_after_s
 from app.upstreams.charges import read_usd
 from app.upstreams.contract import (
     Blob,
@@ -31,7 +32,6 @@ from app.upstreams.contract import (
     Waiting,
 )
 from app.upstreams.families.openai import OpenAIImages, read_error, read_usage
-from app.upstreams.retry_after import retry_after_s
 
 
 class Dialect(StrEnum):

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.domain.requests import ImageRequest
+from app.kit.retry_after import retry_after_s
 from app.upstreams.contract import Call, Finished, Outcome, RemotePicture, Reply, ReplyJson, Target, Waiting
 from app.upstreams.families.openai import OpenAIImages, read_error, read_usage
-from app.upstreams.retry_after import retry_after_s
 
 # Their examples poll at this pace.
 _POLL_AFTER_S: Final = 5.0

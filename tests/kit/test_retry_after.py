@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.upstreams.retry_after import retry_after_s
+from app.kit.retry_after import retry_after_s
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""When a vendor says to come back: the two headers, read without a clock."""
+"""When a server says to come back: the two headers, read without a clock."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that `retry-after-ms` or `retry-after` asks for; None when neither says anything usable.
 
     Header names are in lower case. A date is measured against the answer's own `date` header, so that the clock of
-    the vendor is compared with itself. The value may be absurdly long: a cap is the business of whoever waits.
+    the server is compared with itself. The value may be absurdly long: a cap is the business of whoever waits.
 
     Source: upstreams.md 1.1 and 1.12; RFC 9110, 10.2.3.
     """
