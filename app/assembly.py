@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from app.accounts.service import SUBJECT as ACCOUNTS
 from app.accounts.service import Accounts
 from app.assets.files import Files
 from app.assets.inputs import Inputs
@@ -199,7 +200,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             database=database,
             storage=storage,
             signer=signer,
-            accounts=Accounts(database, settings.secret_keys),
+            accounts=Accounts(database, settings.secret_keys, events=events),
             jobs=jobs,
             routes=routes,
             waiters=waiters,
@@ -294,6 +295,7 @@ async def listening(parts: Parts) -> AsyncIterator[None]:
             await parts.catalogs.offer()
         except StoreUnavailable as exc:
             LOG.warning("catalog.not_offered", reason=str(exc))
+        running.enter_context(parts.events.listen(ACCOUNTS, parts.accounts.forget))
         await running.enter_async_context(in_background(parts.catalogs.run()))
         await running.enter_async_context(in_background(parts.waiters.run()))
         if isinstance(parts.events, RedisEvents):

@@ -23,11 +23,14 @@ from app.accounts.records import ApiKey, Caller, Role, Team
 from app.accounts.repository import StoredKey
 from app.db.engine import Database
 from app.db.witness import Witness, unwitnessed
+from app.kit.events import Events, LocalEvents
 from app.kit.ids import new_id
 from app.kit.json import Json
 
 DEFAULT_TEAM: Final = "default"
 """The id and the name of the team that the bootstrap keys belong to."""
+SUBJECT: Final = "accounts"
+"""What events about teams and keys are published under."""
 CACHED_S: Final = 5.0
 """How long a key that was revoked or changed may still be taken for what it was."""
 _CACHED_KEYS: Final = 10_000
@@ -53,6 +56,7 @@ class Accounts:
         database: Database,
         secret_keys: tuple[bytes, ...],
         *,
+        events: Events | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Derive the peppers.
@@ -60,10 +64,12 @@ class Accounts:
         Args:
             database: where keys are kept, hashed.
             secret_keys: of 32 bytes or more each, newest first: the first hashes new keys, all are accepted.
+            events: tells the other processes that a key has changed, so that they need not wait for `CACHED_S`.
             clock: seconds that only grow; moved by tests.
         """
         self._database = database
         self._peppers = tuple(keys.derive_pepper(secret) for secret in secret_keys)
+        self._events = events or LocalEvents()
         self._clock = clock
         self._known: dict[bytes, _Known] = {}
 
@@ -87,7 +93,7 @@ class Accounts:
                     "limits": {},
                 }
                 await repository.put_key(connection, values)
-        self._known.clear()
+        self._changed()
 
     async def authenticate(self, text: str) -> Caller:
         """Find out whose key this is.
@@ -172,7 +178,7 @@ class Accounts:
             values = {"name": name or before.name, "limits": _merged(before.limits, limits)}
             team = await repository.update_team(connection, team_id, values)
             await witness(connection, before, team)
-        self._known.clear()
+        self._changed()
         return team
 
     async def list_teams(self, *, after: str | None = None, limit: int = 20) -> tuple[Sequence[Team], bool]:
@@ -237,7 +243,7 @@ class Accounts:
             values = {"name": name or before.name, "limits": _merged(before.limits, limits)}
             key = await repository.update_key(connection, key_id, values)
             await witness(connection, before, key)
-        self._known.clear()
+        self._changed()
         return key
 
     async def rotate_key(
@@ -273,7 +279,7 @@ class Accounts:
                 role=before.role,
             )
             await witness(connection, old, key)
-        self._known.clear()
+        self._changed()
         return old, key, text
 
     async def list_keys(
@@ -291,7 +297,7 @@ class Accounts:
         return found[:limit], len(found) > limit
 
     async def revoke_key(self, key_id: str, *, witness: Witness[ApiKey] = unwitnessed) -> ApiKey:
-        """End a key's life: at once in this process, within `CACHED_S` in the others.
+        """End a key's life: at once here, in other processes when they hear of it, within `CACHED_S` at the latest.
 
         Raises:
             KeyNotFound: there is no such key.
@@ -301,8 +307,16 @@ class Accounts:
             await repository.revoke(connection, key_id)
             key = await _key(connection, key_id)
             await witness(connection, before, key)
-        self._known.clear()
+        self._changed()
         return key
+
+    def forget(self) -> None:
+        """Look every key up again when it is next used; for a process that hears of a change."""
+        self._known.clear()
+
+    def _changed(self) -> None:
+        self.forget()
+        self._events.publish(SUBJECT)
 
     async def _insert_key(
         self,
