@@ -41,6 +41,22 @@ class Guard(httpcore2.AsyncNetworkBackend):
         self._trusted = trusted
         self._sockets = httpcore2.AnyIOBackend()
 
+    async def judged(self, host: str, port: int) -> list[str]:
+        """Resolve a host and judge what it leads to; the addresses, best first. Nothing is dialled.
+
+        Raises:
+            Denied: the port or one of the addresses may not be reached.
+            ConnectError, ConnectTimeout: the name leads nowhere.
+        """
+        is_trusted = (host, port) == self._trusted
+        if self._ports is not None and port not in self._ports and not is_trusted:
+            raise Denied(f"port {port} may not be reached")
+        addresses = await self._addresses(host, port)
+        # One bad address condemns the name: the next look-up could return that one alone.
+        if not is_trusted and not all(is_reachable(address, self._allow_networks) for address in addresses):
+            raise Denied(f"{host!r} leads to an address that may not be reached")
+        return addresses
+
     async def connect_tcp(
         self,
         host: str,
@@ -50,13 +66,7 @@ class Guard(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         is_trusted = (host, port) == self._trusted
-        if self._ports is not None and port not in self._ports and not is_trusted:
-            raise Denied(f"port {port} may not be reached")
-        addresses = await self._addresses(host, port)
-        # One bad address condemns the name: the next look-up could return that one alone.
-        if not is_trusted and not all(is_reachable(address, self._allow_networks) for address in addresses):
-            raise Denied(f"{host!r} leads to an address that may not be reached")
-        dialled = addresses[:_DIALLED_ADDRESSES]
+        dialled = (await self.judged(host, port))[:_DIALLED_ADDRESSES]
         share_s = None if timeout is None else timeout / len(dialled)
         broken: Exception | None = None
         for address in dialled:

@@ -125,6 +125,20 @@ class GuardedClient:
         self._tls = tls or httpcore2.default_ssl_context()
         self._pools: dict[tuple[tuple[str, int] | None, bool], _Pool] = {}
 
+    async def judge(self, url: str) -> None:
+        """Resolve a URL's host and judge where it leads, without dialling: for URLs that are kept for later.
+
+        It is judged again whenever it is dialled, because a name may lead elsewhere by then.
+
+        Raises:
+            EgressDenied: the URL or an address behind it may not be reached.
+            NoAnswer: the host could not be resolved.
+        """
+        _, host, port = origin_of(url)
+        guard = Guard(self._resolver, self._allow_networks, self._ports, None)
+        with _translated(_Flight(None)):
+            await guard.judged(host, port)
+
     @asynccontextmanager
     async def exchange(
         self,

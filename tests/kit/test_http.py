@@ -124,6 +124,8 @@ async def test_no_spelling_of_a_forbidden_address_is_reached(url: str) -> None:
     async with a_client(resolver=numeric) as client:
         with pytest.raises(EgressDenied):
             await ask(client, url)
+        with pytest.raises(EgressDenied):
+            await client.judge(url)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +211,16 @@ async def test_a_name_that_does_not_resolve_never_left() -> None:
             await ask(client, "http://nowhere.test/")
 
     assert not caught.value.may_have_left
+
+
+async def test_a_url_is_judged_without_being_dialled() -> None:
+    names = resolver_of({"good.test": [PUBLIC], "mixed.test": [PUBLIC, "10.0.0.1"], "gone.test": []})
+    async with a_client(resolver=names) as client:
+        await client.judge("https://good.test:8443/hook?token=1")
+        with pytest.raises(EgressDenied):
+            await client.judge("https://mixed.test/hook")
+        with pytest.raises(NoAnswer):
+            await client.judge("https://gone.test/hook")
 
 
 async def test_the_next_address_is_tried_when_one_does_not_answer() -> None:
