@@ -26,7 +26,7 @@ from tests.simulators.script import OCCASIONS
 
 LEASE_S: Final = 3
 SYNC_TIMEOUT_S: Final = 20
-_READY_S: Final = 40.0
+_READY_S: Final = 120.0
 _LOOK_S: Final = 0.05
 _DRAIN_S: Final = 40.0
 _DARKROOM: Final = str(Path(sys.executable).with_name("darkroom"))
@@ -99,9 +99,10 @@ class Member:
 
     async def kill(self) -> None:
         """End it as a power cut would."""
-        if self._process is not None:
-            await asyncio.to_thread(kill_tree, self._process)
-            self._process = None
+        # Let go of first, so that nobody takes it for fallen meanwhile.
+        process, self._process = self._process, None
+        if process is not None:
+            await asyncio.to_thread(kill_tree, process)
 
     async def stop(self) -> int:
         """Tell it to stop, and wait for its exit code; it is killed after a grace (-9)."""
@@ -142,6 +143,11 @@ class Cluster:
     def base_urls(self) -> list[str]:
         """Where clients reach each API, by way of its proxy."""
         return [f"http://127.0.0.1:{self.edges[f'client>{member.name}'].port}/v1" for member in self.apis]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where each API listens, past its proxy."""
+        return [self.edges[f"client>{member.name}"].target for member in self.apis]
 
     @property
     def members(self) -> list[Member]:

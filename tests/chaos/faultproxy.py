@@ -209,7 +209,8 @@ class FaultProxy:
     """Listens on a loopback port for one server. Faults begin and end while connections are open."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+        self.target = (host, port)
+        """Where the server is, past this proxy."""
         self._server: asyncio.Server | None = None
         self._wires: set[Wire] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -290,7 +291,7 @@ class FaultProxy:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_DIAL_S):
-                far_reader, far_writer = await asyncio.open_connection(*self._target, limit=_CHUNK)
+                far_reader, far_writer = await asyncio.open_connection(*self.target, limit=_CHUNK)
         except (OSError, TimeoutError):
             writer.transport.abort()
             return

@@ -118,13 +118,10 @@ async def run(
             healed = time.monotonic()
             say(f"healed after {struck.total()} faults; waiting for rest")
             await clients
-            await _until_rest(cluster)
+            await until_rest(cluster)
             rested_after_s = time.monotonic() - healed
-            await _read_books(cluster, history)
-            await _read_bills(cluster, history)
             say(f"at rest after {rested_after_s:.1f} s; fetching results")
-            await _collect(cluster, history)
-            verdict = judge(history)
+            verdict = await judged(cluster, history)
             report = Report(
                 seed=seed,
                 seconds=seconds,
@@ -153,7 +150,15 @@ async def run(
             await load.close()
 
 
-async def _until_rest(cluster: Cluster) -> None:
+async def judged(cluster: Cluster, history: History) -> Verdict:
+    """Add to what clients know the books, the bills and every result, and judge; nothing may be under way."""
+    await _read_books(cluster, history)
+    await _read_bills(cluster, history)
+    await _collect(cluster, history)
+    return judge(history)
+
+
+async def until_rest(cluster: Cluster) -> None:
     """Wait until no job and no attempt is open, or the promise's time for that is over."""
     ends_at = time.monotonic() + _REST_S
     connection = await asyncpg.connect(cluster.database_url)
