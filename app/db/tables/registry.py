@@ -15,6 +15,10 @@ from app.db.tables.ledger_entries import ledger_entries
 from app.db.tables.switches import switches
 from app.db.tables.teams import teams
 from app.db.tables.upstream_states import upstream_states
+from app.db.tables.webhook_deliveries import webhook_deliveries
+from app.db.tables.webhook_endpoints import webhook_endpoints
+from app.db.tables.webhook_events import webhook_events
+from app.db.tables.webhook_secrets import webhook_secrets
 
 TABLES: tuple[Table, ...] = (
     teams,
@@ -30,5 +34,9 @@ TABLES: tuple[Table, ...] = (
     switches,
     budgets,
     ledger_entries,
+    webhook_events,
+    webhook_endpoints,
+    webhook_secrets,
+    webhook_deliveries,
 )
 """In an order in which each table follows those that it refers to."""
