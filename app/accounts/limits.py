@@ -4,6 +4,7 @@ Limits are read from the database for each request for pictures, so that a chang
 its key have a limit, both hold.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,6 +82,11 @@ class Terms:
                 raise RateLimitExceeded(message, retry_after_s=_ROOM_AFTER_S)
 
     @property
+    def limits_images(self) -> bool:
+        """Whether pictures a minute are counted."""
+        return self.team.images_per_minute is not None or self.key.images_per_minute is not None
+
+    @property
     def limits_jobs(self) -> bool:
         """Whether jobs at once are counted."""
         return self.team.max_jobs is not None or self.key.max_jobs is not None
@@ -99,7 +105,7 @@ def check_queue(queued: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What a request took of the rates that hold for it."""
+    """What a request took of the rates that hold for it; nothing where none does."""
 
     rates: tuple[Rate, ...] = ()
     draws: tuple[Draw, ...] = ()
@@ -111,28 +117,42 @@ class AccountLimits:
     def __init__(self, database: Database, limiter: Limiter) -> None:
         self._database = database
         self._limiter = limiter
+        self._looks: dict[tuple[str, str], asyncio.Task[Terms]] = {}
 
     async def terms(self, team_id: str, api_key_id: str) -> Terms:
-        """What holds for a caller now.
+        """What holds for a caller now. Calls of the same moment share one look into the database.
 
         Raises:
             StoreUnavailable: the database did not answer in time.
         """
+        caller = (team_id, api_key_id)
+        look = self._looks.get(caller)
+        if look is None:
+            look = asyncio.create_task(self._look(team_id, api_key_id))
+            self._looks[caller] = look
+            look.add_done_callback(lambda _: self._looks.pop(caller))
+        # Shielded, for a caller that goes away must not take the others' look along.
+        return await asyncio.shield(look)
+
+    async def _look(self, team_id: str, api_key_id: str) -> Terms:
         async with self._database.reading() as connection:
             team, key, at = await repository.limits_of(connection, team_id, api_key_id)
         return Terms(
             team_id=team_id, api_key_id=api_key_id, team=limits_from(team), key=limits_from(key), at=at
         )
 
-    async def take(self, terms: Terms, *, images: int) -> Taken:
-        """Count a request for so many pictures.
+    async def take(
+        self, terms: Terms, *, requests: int = 0, images: int = 0, counted: Taken | None = None
+    ) -> Taken:
+        """Count requests, or the pictures that they ask for, after what was `counted` already.
 
         Raises:
             RateLimitExceeded: one of the rates is used up; nothing was counted.
         """
-        draws = _draws(terms, images)
-        levels = await self._limiter.take(draws)
-        rates = _rates(levels)
+        before = counted or Taken()
+        draws = _draws(terms, requests, images)
+        levels = await self._limiter.take(draws) if draws else []
+        taken = Taken(rates=before.rates + _rates(levels), draws=before.draws + tuple(draws))
         wait_s = max((level.wait_s for level in levels), default=0.0)
         if wait_s > 0:
             tightest = max(levels, key=lambda level: level.wait_s)
@@ -141,8 +161,8 @@ class AccountLimits:
                 f"This {'API key' if whose == 'key' else 'team'} may ask for {tightest.per_minute} {subject} a minute, "
                 f"and has. Try again in {wait_s:.1f} s."
             )
-            raise RateLimitExceeded(message, retry_after_s=wait_s, rates=rates)
-        return Taken(rates=rates, draws=tuple(draws))
+            raise RateLimitExceeded(message, retry_after_s=wait_s, rates=taken.rates)
+        return taken
 
     async def give_back_images(self, taken: Taken) -> None:
         """Take back what was counted for pictures, for a request that will buy none."""
@@ -151,7 +171,8 @@ class AccountLimits:
             for draw in taken.draws
             if _subject(draw.bucket) == "images"
         ]
-        await self._limiter.take(back)
+        if back:
+            await self._limiter.take(back)
 
 
 def limits_from(document: Mapping[str, Json]) -> Limits:
@@ -176,7 +197,7 @@ def _budget(value: Json) -> int | None:
     return None if value is None else micros(Decimal(str(value)))
 
 
-def _draws(terms: Terms, images: int) -> list[Draw]:
+def _draws(terms: Terms, requests: int, images: int) -> list[Draw]:
     wanted = [
         (f"{whose}:{subject}:{owner_id}", per_minute, amount)
         for whose, owner_id, limits in (
@@ -184,14 +205,14 @@ def _draws(terms: Terms, images: int) -> list[Draw]:
             ("team", terms.team_id, terms.team),
         )
         for subject, per_minute, amount in (
-            ("requests", limits.requests_per_minute, 1),
+            ("requests", limits.requests_per_minute, requests),
             ("images", limits.images_per_minute, images),
         )
     ]
     return [
         Draw(bucket=bucket, per_minute=per_minute, amount=amount)
         for bucket, per_minute, amount in wanted
-        if per_minute is not None
+        if per_minute is not None and amount
     ]
 
 

@@ -1,5 +1,6 @@
 """Whether a request may become a job: checked against the catalog before anything is written, held or bought."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from app.catalog.current import CurrentCatalog
@@ -33,8 +34,17 @@ class Admission:
         self._catalog = catalog
         self._routes = routes
 
-    def admit(self, request: ImageRequest) -> Admitted:
+    def admit(
+        self,
+        request: ImageRequest,
+        *,
+        check_model: Callable[[str], None] = lambda _model: None,
+        is_budgeted: bool = False,
+    ) -> Admitted:
         """Check a request whose model is still the name that the client used.
+
+        `check_model` refuses a model, by its own name, that the caller may not use. `is_budgeted` leaves out routes
+        whose cost no budget could bound.
 
         Raises:
             ModelNotFound: the catalog has no such model.
@@ -42,9 +52,10 @@ class Admission:
         """
         catalog = self._catalog.get()
         model = known_model(catalog, request.model)
+        check_model(model.name)
         request = replace(request, model=model.name)
         validate(request, model)
-        outline = self._routes.outline(model, request)
+        outline = self._routes.outline(model, request, is_budgeted=is_budgeted)
         refusal = outline.refusal()
         if refusal is not None:
             raise refusal

@@ -1,6 +1,6 @@
 """Jobs and attempts as values, read from their rows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -36,6 +36,8 @@ class Job:
     to_buy: int
     spare: int
     picture_hold_micros: int | None
+    budgets: Sequence[str]
+    """The ids of the budgets that it counts towards, in their order."""
     error: JsonObject | None
     result: JsonObject | None
     created_at: datetime
@@ -86,8 +88,13 @@ class Attempt:
 def job_from(row: Mapping[str, Any]) -> Job:
     """Read a row of `jobs`."""
     names = Job.__slots__
-    values = {name: row[name] for name in names if name not in ("request", "status")}
-    return Job(**values, request=request_from_json(row["request"]), status=Status(row["status"]))
+    values = {name: row[name] for name in names if name not in ("request", "status", "budgets")}
+    return Job(
+        **values,
+        request=request_from_json(row["request"]),
+        status=Status(row["status"]),
+        budgets=tuple(row["budgets"] or ()),
+    )
 
 
 def attempt_from(row: Mapping[str, Any]) -> Attempt:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     and_,
+    case,
     delete,
     exists,
     func,
@@ -38,7 +39,7 @@ from app.domain.failures import FailureKind
 from app.domain.money import Certainty
 from app.domain.results import Usage
 from app.jobs.conditions import has_state, has_status, is_open_attempt
-from app.jobs.lifecycle import FINAL, AttemptState, Move, Status
+from app.jobs.lifecycle import FINAL, OPEN, AttemptState, Move, Status
 from app.jobs.records import Attempt, Job, attempt_from, job_from
 from app.kit.json import Json
 
@@ -113,6 +114,31 @@ async def bind_key(
     query = select(table.c.job_id, table.c.fingerprint).where(table.c.team_id == team_id, table.c.key == key)
     found = (await connection.execute(query)).one()
     return found.job_id, found.fingerprint
+
+
+async def is_key_bound(connection: AsyncConnection, team_id: str, key: str) -> bool:
+    """Whether a job stands for this idempotency key."""
+    table = idempotency_keys
+    query = select(table.c.job_id).where(
+        table.c.team_id == team_id, table.c.key == key, table.c.expires_at >= now()
+    )
+    return (await connection.execute(query)).first() is not None
+
+
+async def count_waiting(connection: AsyncConnection, team_id: str) -> int:
+    """How many jobs of a team are queued."""
+    query = select(func.count()).where(has_status(Status.QUEUED), jobs.c.team_id == team_id)
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def count_open(connection: AsyncConnection, team_id: str, api_key_id: str) -> tuple[int, int]:
+    """How many jobs are not final: all of the team, and those of one of its keys."""
+    of_key = case((jobs.c.api_key_id == api_key_id, 1))
+    query = select(func.count(), func.count(of_key)).where(
+        has_status(*sorted(OPEN)), jobs.c.team_id == team_id
+    )
+    of_team, of_this_key = (await connection.execute(query)).one()
+    return int(of_team), int(of_this_key)
 
 
 async def find(connection: AsyncConnection, job_id: str, *, team_id: str | None) -> Job | None:
@@ -239,6 +265,12 @@ async def attempts_of(connection: AsyncConnection, job_ids: Sequence[str]) -> li
     return [attempt_from(row_values(row)) for row in await connection.execute(query)]
 
 
+async def find_attempt(connection: AsyncConnection, attempt_id: str) -> Attempt | None:
+    """Read an attempt as it stands."""
+    row = (await connection.execute(select(attempts).where(attempts.c.id == attempt_id))).first()
+    return None if row is None else attempt_from(row_values(row))
+
+
 async def insert_attempt(
     connection: AsyncConnection, values: Mapping[str, Any], *, outcome_due_s: float
 ) -> None:
@@ -277,6 +309,7 @@ async def succeed_attempt(
     resolved: Mapping[str, Json],
     cost_micros: int,
     certainty: Certainty,
+    dearest_micros: int | None,
 ) -> bool:
     """Record that the pictures are in storage, and settle the attempt; False when it was not awaited any more."""
     awaited = or_(is_open_attempt(), has_state(AttemptState.UNKNOWN))
@@ -290,6 +323,7 @@ async def succeed_attempt(
             resolved=dict(resolved),
             cost_micros=cost_micros,
             certainty=certainty.value,
+            dearest_micros=dearest_micros,
             settled="spent",
             failure=None,
             finished_at=now(),

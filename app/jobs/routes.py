@@ -39,19 +39,34 @@ class Routes:
         self._chance = chance
         self.can_link = can_link
 
-    def outline(self, model: Model, request: ImageRequest) -> Plan:
+    def outline(self, model: Model, request: ImageRequest, *, is_budgeted: bool = False) -> Plan:
         """The plan as configuration alone gives it, without looking at anybody's health; no query."""
         return plan(
-            model, request, standing=self._keyless(model), can_link=self.can_link, chance=self._chance
+            model,
+            request,
+            standing=self._keyless(model),
+            is_budgeted=is_budgeted,
+            can_link=self.can_link,
+            chance=self._chance,
         )
 
-    async def plan(self, model: Model, request: ImageRequest) -> tuple[Plan, datetime]:
+    async def plan(
+        self, model: Model, request: ImageRequest, *, is_budgeted: bool = False
+    ) -> tuple[Plan, datetime]:
         """The plan for this moment, and the database's time that it holds for."""
         pairs = [(route.upstream.name, route.model) for route in model.routes]
         async with self._database.reading() as connection:
             states, at = await upstream_states.states_of(connection, {upstream for upstream, _ in pairs})
         now = expand(standings(states, at), pairs) | self._keyless(model)
-        return plan(model, request, standing=now, can_link=self.can_link, chance=self._chance), at
+        planned = plan(
+            model,
+            request,
+            standing=now,
+            is_budgeted=is_budgeted,
+            can_link=self.can_link,
+            chance=self._chance,
+        )
+        return planned, at
 
     async def may_ask(self, upstream: Upstream, *, is_last_resort: bool) -> bool:
         """Whether a call may go to this upstream now; an upstream that failed repeatedly gets one probe at a time."""

@@ -2,20 +2,25 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.accounts.limits import AccountLimits, Taken
+from app.accounts.records import Rate
 from app.assets.records import Asset, AssetKind, Picture
 from app.assets.repository import assets_of_jobs, hand_on_inputs, insert_assets
 from app.db.engine import Database, StoreUnavailable
 from app.db.witness import Witness, unwitnessed
+from app.domain.errors import GatewayError
 from app.domain.money import Certainty
 from app.domain.requests import ImageRequest
 from app.jobs import adoption, repository, switches
 from app.jobs.admission import Admission
+from app.jobs.allowance import Allowance, budgets_in_force
 from app.jobs.errors import (
     IdempotencyKeyReused,
     InMaintenance,
@@ -33,6 +38,7 @@ from app.jobs.waiting import HELD_S, Waiters
 from app.kit.doorbell import Doorbell
 from app.kit.events import Events
 from app.kit.ids import new_id
+from app.kit.limiter import LocalLimiter
 
 MAINTENANCE_RETRY_S: Final = 30.0
 """Advised to callers who are turned away in maintenance."""
@@ -41,6 +47,7 @@ IDEMPOTENCY_TTL_S: Final = 30 * 86400.0
 _COMMIT_TRIES: Final = 3
 _SHOWN: Final = (AssetKind.RESULT, AssetKind.LATE, AssetKind.PARTIAL)
 _ADOPTION_LOOK_S: Final = 0.1
+_Take: TypeAlias = Callable[[AsyncConnection, Job], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,8 @@ class Submitted:
     job: Job
     is_replay: bool
     """The job was there already: attached by idempotency key, or adopted by an SDK's retry."""
+    rates: tuple[Rate, ...] = ()
+    """How the caller stands with the rates that hold for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +131,11 @@ class JobService:
         events: Events,
         *,
         result_ttl_s: float,
+        limits: AccountLimits | None = None,
     ) -> None:
+        """Join the parts; `limits` counts a process's own requests unless another is given."""
         self._database = database
+        self._allowance = Allowance(database, limits or AccountLimits(database, LocalLimiter()))
         self._transitions = transitions
         self._admission = admission
         self._waiters = waiters
@@ -137,16 +149,32 @@ class JobService:
 
         Raises:
             GatewayError: nothing can serve the request; its code and parameter say why.
+            ModelNotAllowed: the team or the key is limited to other models.
+            RateLimitExceeded: too many requests or pictures within a minute, or jobs at once.
+            QueueFull: too many jobs of the team wait.
+            InsufficientQuota: a budget has no room for the request.
             IdempotencyKeyReused: the key stands for another request.
             InMaintenance: no new job is taken in at the moment.
             StoreUnavailable: the database did not answer; the job may or may not exist.
         """
-        admitted = self._admission.admit(submission.request)
+        terms = await self._allowance.terms(submission.team_id, submission.api_key_id)
+        in_force = budgets_in_force(terms)
+        admitted = self._admission.admit(
+            submission.request, check_model=terms.check_model, is_budgeted=bool(in_force)
+        )
         request = admitted.request
+        # An operator's requeue is no request of the team.
+        is_counted = submission.requeued_from is None
+        taken = await self._allowance.count_request(terms) if is_counted else Taken()
         if submission.idempotency_key is None and submission.sdk_retry > 0:
             adopted = await self._adopt(submission)
             if adopted is not None:
-                return Submitted(job=adopted, is_replay=True)
+                return Submitted(job=adopted, is_replay=True, rates=taken.rates)
+        if is_counted:
+            taken = await self._allowance.count_images(
+                terms, request.n, idempotency_key=submission.idempotency_key, counted=taken
+            )
+        await self._allowance.open_budgets(in_force)
         job_id = new_id("job")
         values = {
             "id": job_id,
@@ -165,22 +193,42 @@ class JobService:
             "to_buy": request.n,
             "spare": admitted.spare,
             "picture_hold_micros": admitted.picture_hold_micros,
+            "budgets": sorted(ceiling.id for ceiling in in_force) or None,
             "caller_retry": submission.sdk_retry,
             "requeued_from": submission.requeued_from,
         }
         deadline_s = min(admitted.deadline_s, submission.cancel_after_s or admitted.deadline_s)
+        take = partial(self._allowance.take, terms=terms, in_force=in_force)
+        try:
+            submitted = await self._insert_surely(
+                submission, values, deadline_s=deadline_s, take=take, witness=witness
+            )
+        except GatewayError:
+            await self._allowance.give_back_images(taken)
+            raise
+        if submitted.is_replay:
+            await self._allowance.give_back_images(taken)
+        else:
+            self._doorbell.ring(job_id)
+        return replace(submitted, rates=taken.rates)
+
+    async def _insert_surely(
+        self,
+        submission: Submission,
+        values: Mapping[str, object],
+        *,
+        deadline_s: float,
+        take: _Take,
+        witness: Witness[Job],
+    ) -> Submitted:
+        insert = partial(self._insert, submission, values, deadline_s=deadline_s, take=take, witness=witness)
         # The id is ours, so a COMMIT whose answer was lost is simply made again.
         for _ in range(_COMMIT_TRIES - 1):
             try:
-                submitted = await self._insert(submission, values, deadline_s=deadline_s, witness=witness)
+                return await insert()
             except StoreUnavailable:
                 continue
-            break
-        else:
-            submitted = await self._insert(submission, values, deadline_s=deadline_s, witness=witness)
-        if not submitted.is_replay:
-            self._doorbell.ring(job_id)
-        return submitted
+        return await insert()
 
     async def _insert(
         self,
@@ -188,6 +236,7 @@ class JobService:
         values: Mapping[str, object],
         *,
         deadline_s: float,
+        take: _Take,
         witness: Witness[Job],
     ) -> Submitted:
         job_id = str(values["id"])
@@ -232,6 +281,8 @@ class JobService:
                     expires_at=job.expires_at,
                 )
                 await _hand_on_inputs(connection, job)
+                # Last, for whoever else wants a place or the money waits until this is committed.
+                await take(connection, job)
                 await witness(connection, None, job)
             return Submitted(job=job, is_replay=False)
 
