@@ -15,7 +15,7 @@ from app.admin import audit_log, config, keys, maintenance, teams, upstreams
 from app.admin import jobs as all_jobs
 from app.admin.audit import Audit
 from app.admin.configuration import Configuration
-from app.api import edits, files, generations, health, models, uploads, variations
+from app.api import chat, edits, files, generations, health, imarouter, models, uploads, variations
 from app.api import jobs as job_endpoints
 from app.api.answers import Answers
 from app.api.application import create_app
@@ -60,6 +60,8 @@ def build_app(parts: Parts) -> FastAPI:
     routers = [
         generations.router(parts.jobs, answers),
         edits.router(parts.jobs, answers, parts.inputs, limits),
+        chat.router(parts.jobs, answers, parts.inputs, limits, parts.catalog),
+        imarouter.router(parts.jobs, renderer, parts.inputs, limits, parts.catalog),
         variations.router(),
         job_endpoints.router(parts.jobs, answers, renderer, parts.catalog),
         models.router(parts.catalog),

@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Scope, Send
 
 from app.api.calls import CallOptions
+from app.api.completions import DIALECT, ChatEvents, completion
 from app.api.delivery import HeldAnswer, noted, receive_when, unless
 from app.api.errors import error_response, problem_of_view
 from app.api.rendering import Renderer, result_headers, result_of, status_of
@@ -61,12 +62,17 @@ class Answers:
         if options.is_async:
             return self.accepted(submitted, options)
         if job.request.stream:
-            return self.stream(submitted, options, ImageEvents(self._storage))
+            return self._stream(submitted, options, ImageEvents(self._storage))
         timeout_s = options.hold_s(self._sync_timeout_s)
         return _Held(self._jobs, self, job, timeout_s=timeout_s, headers=headers)
 
-    def stream(self, submitted: Submitted, options: CallOptions, dialect: EventDialect) -> Response:
-        """The answer to a call whose client wants events."""
+    def chat_stream(self, submitted: Submitted, options: CallOptions, *, wants_usage: bool) -> Response:
+        """The answer to a chat completion whose client wants chunks."""
+        return self._stream(
+            submitted, options, ChatEvents(self._renderer, self._storage, wants_usage=wants_usage)
+        )
+
+    def _stream(self, submitted: Submitted, options: CallOptions, dialect: EventDialect) -> Response:
         # An SDK's read timeout is for the silence between two events, which heartbeats break.
         longest_s = HEARTBEAT_S if options.read_timeout_s is None else options.read_timeout_s / 2
         return StreamedAnswer(
@@ -121,14 +127,19 @@ class Answers:
         return JSONResponse(body, status_code=202, headers=headers, background=told)
 
     async def _pictures(self, view: JobView) -> Response:
+        length, body = render(await self._document(view))
+        headers = {**result_headers(view), "content-length": str(length)}
+        return StreamingResponse(body, media_type="application/json", headers=headers)
+
+    async def _document(self, view: JobView) -> dict[str, object]:
+        if view.job.dialect == DIALECT:
+            return await completion(view, self._renderer, self._storage)
         result = view.job.result or {}
         if view.job.request.response_format == "url":
             data: list[dict[str, object]] = [{"url": url} for url in self._renderer.links(view)]
         else:
             data = [{"b64_json": await checked_base64(self._storage, asset)} for asset in view.pictures]
-        length, body = render(result_of(result, data))
-        headers = {**result_headers(view), "content-length": str(length)}
-        return StreamingResponse(body, media_type="application/json", headers=headers)
+        return result_of(result, data)
 
 
 class _Held(HeldAnswer):

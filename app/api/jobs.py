@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from app.api import queries
+from app.api import imarouter, queries
 from app.api.answers import POLL_AFTER_S, Answers
 from app.api.authentication import caller_of
 from app.api.calls import check_metadata
 from app.api.rendering import Renderer
-from app.api.schemas import BEARER, ERRORS, ImageJob, ImagesResponse, JobList, query
+from app.api.schemas import BEARER, ERRORS, ImageJob, ImagesResponse, ImaRouterJob, JobList, query
 from app.api.sse import Event, EventStream
 from app.catalog.current import CurrentCatalog
 from app.jobs.lifecycle import Status
@@ -55,13 +55,17 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
         "/{job_id}",
         summary="Look at a job",
         openapi_extra=_WAIT,
-        responses={200: {"model": ImageJob, "description": "The job."}},
+        responses={
+            200: {"model": ImageJob | ImaRouterJob, "description": "The job, in the words of its API."}
+        },
     )
     async def show(request: Request, job_id: str) -> Response:
         """Look at a job, now or when it is final."""
         timeout_s = queries.number(request, "wait", default=0, low=0, high=_MAX_WAIT_S)
         view = await jobs.wait(job_id, caller_of(request).team_id, timeout_s=timeout_s, is_caller=False)
         headers = {} if view.job.status.is_final else {"retry-after": str(POLL_AFTER_S)}
+        if view.job.dialect == imarouter.DIALECT:
+            return JSONResponse(imarouter.job_document(view, renderer), headers=headers)
         return JSONResponse(renderer.job(view), headers=headers)
 
     @routes.get(

@@ -5,7 +5,7 @@ Which values a model takes is the catalog's to say.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -111,6 +111,21 @@ class Fields:
         if value is None or isinstance(value, Mapping):
             return value
         raise _wrong_type(name, "an object", value)
+
+    def items(self, name: str) -> Sequence[Json] | None:
+        """Take an array.
+
+        Raises:
+            InvalidValue: it is something else.
+        """
+        value = self._left.pop(name, None)
+        if value is None or isinstance(value, list):
+            return value
+        raise _wrong_type(name, "an array", value)
+
+    def drop(self, name: str) -> None:
+        """Take whatever stands there, and forget it."""
+        self._left.pop(name, None)
 
     def holds(self, name: str) -> bool:
         """Whether this member was given and not yet taken."""

@@ -99,6 +99,132 @@ class ErrorAnswer(BaseModel):
     error: Error
 
 
+class ChatMessage(BaseModel):
+    """A message of a conversation; only the last one of the role `user` counts."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: str | list[dict[str, Any]] | None = Field(
+        None, description="The prompt, or parts: `text`, and `image_url` for each picture to edit."
+    )
+
+
+class ChatRequest(BaseModel):
+    """A request for pictures in the form of a conversation."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "gpt-image-2",
+                "messages": [{"role": "user", "content": "a lighthouse at dusk"}],
+            }
+        },
+    )
+
+    model: str = Field(description="A name of `GET /v1/models`.")
+    messages: list[ChatMessage]
+    stream: bool | None = Field(None, description="Answer with chunks.")
+    modalities: list[Literal["image", "text"]] | None = None
+    image_config: dict[str, str] | None = Field(
+        None, description="`aspect_ratio`, such as `16:9`, and `image_size`: `1K`, `2K` or `4K`."
+    )
+    n: int | None = Field(None, ge=1, le=10, description="How many pictures, each a choice of its own.")
+    size: str | None = Field(
+        None, description="`auto` or `WIDTHxHEIGHT` in pixels; not beside `image_config`."
+    )
+    quality: str | None = Field(None, description="`auto`, `low`, `medium`, `high`, or what the model adds.")
+
+
+class ChatCompletion(BaseModel):
+    """Finished pictures in the form of a chat model's answer."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int = Field(description="Unix seconds.")
+    model: str
+    choices: list[dict[str, Any]] = Field(
+        description="One for each picture: a link in `message.content`, the picture in `message.images`."
+    )
+    usage: dict[str, Any] | None = None
+    adjusted: list[str] | None = Field(None, description="Where the result differs from the request.")
+
+
+class CustomSize(BaseModel):
+    """A size in pixels."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+
+
+class ImaRouterGeneration(BaseModel):
+    """ImaRouter's request for pictures from a prompt."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"prompt": "a lighthouse at dusk", "imageSize": "landscape_4_3"}},
+    )
+
+    prompt: str
+    imageSize: (  # noqa: N815 - a name of the API
+        Literal[
+            "square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9", "auto"
+        ]
+        | CustomSize
+        | None
+    ) = None
+    quality: str | None = Field(None, description="`low`, `medium` or `high`.")
+    numImages: int | None = Field(None, ge=1, le=10)  # noqa: N815 - a name of the API
+    outputFormat: str | None = Field(None, description="`png`, `jpeg` or `webp`.")  # noqa: N815 - a name of the API
+
+
+class ImaRouterEdit(ImaRouterGeneration):
+    """ImaRouter's request for pictures from pictures."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"prompt": "make it snow", "imageUrls": ["https://example.com/a.png"]}},
+    )
+
+    imageUrls: list[str] = Field(  # noqa: N815 - a name of the API
+        min_length=1, max_length=16, description="`https:` or `data:` URLs."
+    )
+    maskUrl: str | None = Field(None, description="A PNG with an alpha channel.")  # noqa: N815 - a name of the API
+
+
+class ImaRouterAccepted(BaseModel):
+    """A job just taken in, in ImaRouter's words."""
+
+    id: str
+    status: Literal["queued", "running", "completed", "failed"]
+    adjusted: list[str] | None = Field(None, description="Where the job differs from the request.")
+
+
+class ImaRouterPicture(BaseModel):
+    """A finished picture."""
+
+    url: str = Field(description="A signed link, which needs no key.")
+    width: int
+    height: int
+    contentType: str  # noqa: N815 - a name of the API
+
+
+class ImaRouterJob(ImaRouterAccepted):
+    """A job in ImaRouter's words."""
+
+    output: list[ImaRouterPicture]
+    error: str | None
+    usage: dict[str, Any] | None = Field(description="`cost` in USD, and tokens where they are known.")
+
+
+class ImaRouterError(BaseModel):
+    """What went wrong, in ImaRouter's words."""
+
+    error: str
+    code: str
+
+
 class AcceptedJob(BaseModel):
     """A job just taken in."""
 
@@ -214,6 +340,11 @@ EVENTS: Final[dict[str, Any]] = {
     "text/event-stream": {"schema": {"type": "string", "description": "With `stream`: server-sent events."}}
 }
 """What an endpoint that can stream answers besides JSON."""
+
+
+IMAROUTER_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {**answer, "model": ImaRouterError} for status, answer in ERRORS.items()
+}
 
 
 def query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:

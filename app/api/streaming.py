@@ -48,8 +48,8 @@ class EventDialect(Protocol):
     end: bytes
     """What follows the last event."""
 
-    def partial(self, view: JobView, coarse: Asset) -> Frame:
-        """The event of a coarse picture."""
+    def partial(self, view: JobView, coarse: Asset) -> Frame | None:
+        """The event of a coarse picture; None where the API has none."""
         ...
 
     async def completed(self, view: JobView) -> Sequence[Frame]:
@@ -178,7 +178,9 @@ class StreamedAnswer(HeldAnswer):
                     for coarse in view.partials:
                         if coarse.id not in shown:
                             shown.add(coarse.id)
-                            await line.show(self._dialect.partial(view, coarse))
+                            frame = self._dialect.partial(view, coarse)
+                            if frame is not None:
+                                await line.show(frame)
                     if status_of(view.job) is Status.SUCCEEDED:
                         # All of them before the first is sent, while a missing one can still be told as an error.
                         for frame in await self._dialect.completed(view):

@@ -57,5 +57,7 @@ class ImageRequest:
     images: tuple[InputPicture, ...] = ()
     """Inputs of an edit, in the client's order."""
     mask: InputPicture | None = None
+    adjusted: tuple[str, ...] = ()
+    """What the edge changed of the client's words, to be listed in the reply; no upstream is told."""
     extra: Mapping[str, Json] = field(default_factory=dict)
     """Parameters that the catalog does not know, passed on to upstreams that speak OpenAI's format."""

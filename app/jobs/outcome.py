@@ -103,7 +103,10 @@ async def result_of(connection: AsyncConnection, job: Job, attempts: Sequence[At
     usages = [item.usage for item in made if item.usage is not None]
     first = pictures[0]
     resolved = made[0].resolved or {}
-    adjusted: list[Json] = [note for item in made for note in _notes(item)]
+    adjusted: list[Json] = [
+        *job.request.adjusted,
+        *(note for item in made for note in _notes(item)),
+    ]
     if len(pictures) < job.n:
         adjusted.append(f"n: {len(pictures)} of {job.n} pictures could be made")
     return {

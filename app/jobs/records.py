@@ -124,6 +124,7 @@ def request_from_json(document: Mapping[str, Any]) -> ImageRequest:
     values = dict(document)
     values["operation"] = Operation(values["operation"])
     values["images"] = tuple(_input_from_json(picture) for picture in values.get("images", ()))
+    values["adjusted"] = tuple(values.get("adjusted", ()))
     values["mask"] = _input_from_json(values["mask"]) if values.get("mask") else None
     return ImageRequest(**values)
 

@@ -15,12 +15,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.accounts.service import Accounts
-from app.api import files, generations, health, jobs, models, variations
+from app.api import chat, edits, files, generations, health, imarouter, jobs, models, variations
 from app.api.answers import Answers
 from app.api.application import create_app
 from app.api.deadlines import DeadlineH11
+from app.api.forms import FormLimits
 from app.api.rendering import Renderer
 from app.assets.files import Files
+from app.assets.inputs import Inputs
 from app.assets.links import LinkSigner
 from app.assets.records import Picture
 from app.assets.storage import FileStorage, new_key
@@ -39,6 +41,7 @@ from app.jobs.transitions import NewAttempt, Transitions, UpstreamLimits
 from app.jobs.waiting import Waiters
 from app.kit.doorbell import LocalDoorbell
 from app.kit.events import LocalEvents
+from app.kit.http import GuardedClient
 from app.kit.ids import new_id
 from tests.api.parts import ADMIN_KEY, API_KEY, AUTHORIZED
 from tests.assets.pictures import SAMPLES
@@ -187,11 +190,18 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
     signer = LinkSigner((SECRET,), PUBLIC_URL)
     renderer = Renderer(signer, PUBLIC_URL)
 
+    remote = GuardedClient()
+    inputs = Inputs(database, storage, remote, tmp_path / "spool", max_bytes=1_000_000, max_pixels=10_000_000)
+    limits = FormLimits(total_bytes=5_000_000, file_bytes=1_000_000, files=17)
+
     def holding(sync_timeout_s: float, heartbeat_s: float = 15) -> FastAPI:
         answers = Answers(service, storage, renderer, sync_timeout_s=sync_timeout_s, heartbeat_s=heartbeat_s)
         routers = [
             health.router({}, tuple),
             generations.router(service, answers),
+            edits.router(service, answers, inputs, limits),
+            chat.router(service, answers, inputs, limits, catalog),
+            imarouter.router(service, renderer, inputs, limits, catalog),
             variations.router(),
             jobs.router(service, answers, renderer, catalog),
             models.router(catalog),
@@ -201,6 +211,7 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
 
     worker = Worker(database, storage, events, rung, tmp_path)
     yield Gateway(holding(20), holding, database, accounts, service, worker, signer, storage)
+    await remote.aclose()
     await database.close()
 
 
