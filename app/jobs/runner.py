@@ -171,9 +171,7 @@ class Runner:
     async def _buy(self, decision: Decision, verdict: Buy, model: Model) -> float | None:
         """Open attempts for the missing pictures and send them; seconds to wait when nobody can be asked now."""
         request = self._job.request
-        plan, at = await persist(
-            lambda: self._work.routes.plan(model, request, is_budgeted=bool(self._job.budgets))
-        )
+        plan, at = await persist(lambda: self._work.routes.plan(model, request))
         waits: list[float] = []
         for candidate in _untried_first(plan, decision.attempts):
             backoff_s = _backoff_s(candidate, decision.attempts, at)
