@@ -11,10 +11,9 @@ from sqlalchemy import ColumnElement, Select, Subquery, and_, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import row_values
-from app.db.tables.attempts import attempts
 from app.db.tables.jobs import jobs
 from app.db.types import from_now, now
-from app.jobs.conditions import has_status, is_open_attempt
+from app.jobs.conditions import at_most, has_open_attempt, has_status
 from app.jobs.lifecycle import FINAL, Status, start
 from app.jobs.records import Job, job_from
 
@@ -33,7 +32,7 @@ async def claim(
         "claims": jobs.c.claims + 1,
     }
     # Picked in a WITH of its own: as a plain subquery it may be run once per row, and pass its limit each time.
-    unfollowed = _unfollowed(limit, claims_max).cte("picked")
+    unfollowed = _unfollowed(connection, limit, claims_max).cte("picked")
     followed = update(jobs).where(jobs.c.id.in_(select(unfollowed.c.id))).values(**held).returning(*jobs.c)
     taken = [job_from(row_values(row)) for row in await connection.execute(followed)]
     if len(taken) < limit:
@@ -53,20 +52,18 @@ async def claim(
     return taken
 
 
-def _unfollowed(limit: int, claims_max: int) -> Select[Any]:
-    # Few attempts are open at any time, so this starts from them.
-    open_attempts = select(attempts.c.job_id).where(is_open_attempt())
+def _unfollowed(connection: AsyncConnection, limit: int, claims_max: int) -> Select[Any]:
     return (
         select(jobs.c.id)
         .where(
-            jobs.c.id.in_(open_attempts),
+            has_open_attempt(connection),
             has_status(*sorted(FINAL)),
             jobs.c.lease_until.is_(None),
             jobs.c.available_at <= now(),
             jobs.c.claims < claims_max,
         )
         .order_by(jobs.c.created_at)
-        .limit(limit)
+        .limit(at_most(limit))
         .with_for_update(of=jobs, skip_locked=True)
     )
 
@@ -83,7 +80,7 @@ def _next_in_queue(connection: AsyncConnection, limit: int, claims_max: int) -> 
         .join(looked_at, looked_at.c.id == jobs.c.id)
         .where(runnable)
         .order_by(looked_at.c.turn, looked_at.c.priority, looked_at.c.created_at)
-        .limit(limit)
+        .limit(at_most(limit))
         .with_for_update(of=jobs, skip_locked=True)
     )
 
@@ -117,7 +114,7 @@ def _heads(runnable: ColumnElement[bool], depth: int) -> Subquery:
         select(jobs.c.id, jobs.c.team_id, jobs.c.priority, jobs.c.created_at)
         .where(jobs.c.team_id == teams.c.team_id, runnable)
         .order_by(jobs.c.priority, jobs.c.created_at, jobs.c.id)
-        .limit(depth)
+        .limit(at_most(depth))
         .lateral()
     )
     place = func.row_number().over(
@@ -142,5 +139,5 @@ def _by_turn(waiting: Subquery, limit: int) -> Select[Any]:
         select(waiting.c.id, turn.label("turn"), waiting.c.priority, waiting.c.created_at)
         .select_from(waiting.outerjoin(busy, busy.c.team_id == waiting.c.team_id))
         .order_by(turn, waiting.c.priority, waiting.c.created_at, waiting.c.id)
-        .limit(limit)
+        .limit(at_most(limit))
     )

@@ -1,10 +1,11 @@
-"""Conditions on the state of jobs and attempts, written into the statement instead of bound to it.
+"""Conditions on the state of jobs and attempts, and limits, written into the statement instead of bound to it.
 
-A partial index serves a query only if the planner sees the state in the text. A bound value is hidden from it as soon
-as a prepared statement has a generic plan.
+A partial index serves a query only if the planner sees the state in the text, and a limit that it does not see may be
+a tenth of the table. A bound value is hidden from it as soon as a prepared statement has a generic plan.
 """
 
-from sqlalchemy import ColumnElement, literal_column
+from sqlalchemy import BindParameter, ColumnElement, func, literal, literal_column, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.tables.attempts import attempts
 from app.db.tables.jobs import jobs
@@ -24,3 +25,17 @@ def has_state(*states: AttemptState) -> ColumnElement[bool]:
 def is_open_attempt() -> ColumnElement[bool]:
     """The attempt's outcome is still awaited."""
     return has_state(*sorted(OPEN_ATTEMPT))
+
+
+def has_open_attempt(connection: AsyncConnection) -> ColumnElement[bool]:
+    """The job is one of those with an open attempt, found from the attempts: few are open at any time."""
+    open_attempts = select(attempts.c.job_id).where(is_open_attempt())
+    if connection.dialect.name == "sqlite":
+        return jobs.c.id.in_(open_attempts)
+    # As an array, or else the planner walks all jobs in the wanted order and expects to meet one of these soon.
+    return jobs.c.id == func.any(func.array(open_attempts.scalar_subquery()))
+
+
+def at_most(rows: int) -> BindParameter[int]:
+    """A limit that the planner sees."""
+    return literal(rows, literal_execute=True)

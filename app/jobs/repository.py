@@ -38,7 +38,7 @@ from app.db.types import from_now, now
 from app.domain.failures import FailureKind
 from app.domain.money import Certainty
 from app.domain.results import Usage
-from app.jobs.conditions import has_state, has_status, is_open_attempt
+from app.jobs.conditions import at_most, has_open_attempt, has_state, has_status, is_open_attempt
 from app.jobs.lifecycle import FINAL, OPEN, AttemptState, Move, Status
 from app.jobs.records import Attempt, Job, attempt_from, job_from
 from app.kit.json import Json
@@ -219,7 +219,7 @@ async def list_jobs(
 ) -> Sequence[Job]:
     """Read up to `limit` jobs, newest first, beginning after the job `after`; `upstream`: those that asked it."""
     listed, job_id, created_at = _listed(team_id, metadata)
-    query = listed.order_by(created_at.desc(), job_id.desc()).limit(limit)
+    query = listed.order_by(created_at.desc(), job_id.desc()).limit(at_most(limit))
     if status is not None:
         query = query.where(has_status(status))
     if model is not None:
@@ -409,7 +409,7 @@ async def try_serialise(connection: AsyncConnection, subject: str) -> bool:
 async def lapsed(connection: AsyncConnection, *, limit: int) -> list[Job]:
     """Lock up to `limit` jobs whose lease has run out."""
     query = (
-        select(jobs).where(jobs.c.lease_until < now()).order_by(jobs.c.lease_until).limit(limit)
+        select(jobs).where(jobs.c.lease_until < now()).order_by(jobs.c.lease_until).limit(at_most(limit))
         .with_for_update(skip_locked=True)
     )  # fmt: skip
     return [job_from(row_values(row)) for row in await connection.execute(query)]
@@ -464,9 +464,7 @@ async def spent(connection: AsyncConnection, *, claims_max: int, limit: int) -> 
     # `claims > 0` is what the index says; the bound number alone would not prove it.
     waiting = select(jobs).where(has_status(Status.QUEUED), jobs.c.claims > literal_column("0"), is_spent)
     found = await _locked_free(connection, waiting, limit)
-    # Few attempts are open at any time, so this starts from them.
-    open_attempts = select(attempts.c.job_id).where(is_open_attempt())
-    followed = select(jobs).where(jobs.c.id.in_(open_attempts), has_status(*sorted(FINAL)), is_spent)
+    followed = select(jobs).where(has_open_attempt(connection), has_status(*sorted(FINAL)), is_spent)
     return found + await _locked_free(connection, followed, limit - len(found))
 
 
@@ -475,7 +473,7 @@ def _has_attempt(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 async def _locked_free(connection: AsyncConnection, query: Select[Any], limit: int) -> list[Job]:
-    query = query.limit(limit).with_for_update(of=jobs, skip_locked=True)
+    query = query.limit(at_most(limit)).with_for_update(of=jobs, skip_locked=True)
     return [job_from(row_values(row)) for row in await connection.execute(query)]
 
 
@@ -484,7 +482,7 @@ async def purge_jobs(connection: AsyncConnection, *, limit: int) -> int:
     due = (
         select(jobs.c.id)
         .where(jobs.c.expires_at <= now(), jobs.c.purged_at.is_(None), jobs.c.finished_at.is_not(None))
-        .limit(limit)
+        .limit(at_most(limit))
         .with_for_update(skip_locked=True)
         .cte("due")
     )
@@ -500,7 +498,7 @@ async def purge_idempotency_keys(connection: AsyncConnection, *, limit: int) -> 
     due = (
         select(table.c.team_id, table.c.key)
         .where(table.c.expires_at <= now())
-        .limit(limit)
+        .limit(at_most(limit))
         .with_for_update(skip_locked=True)
         .cte("due")
     )
