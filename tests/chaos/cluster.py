@@ -71,6 +71,11 @@ class Member:
             on_parents_death=signal.SIGKILL,
         )
 
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None when it was killed and not started again."""
+        return self._process.pid if self._process else None
+
     def is_ready(self) -> bool:
         """Whether this process has come up."""
         return self._ready in self.printed()
