@@ -100,6 +100,7 @@ class Runner:
         except Lost:
             self._log.warning("job.lost", token=self._token)
             await persist(lambda: self._work.transitions.forgive(self._job.id))
+            await persist(lambda: self._work.transitions.forgive(self._job.id))
             await self._let_finish()
         finally:
             for task in self._tasks.values():

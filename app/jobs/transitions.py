@@ -327,6 +327,17 @@ class Transitions:
             if found is not None and found[0].claims:
                 await repository.change(connection, job_id, {"claims": found[0].claims - 1}, visible=False)
 
+    async def forgive(self, job_id: str) -> None:
+        """Take back the count of a claim whose lease was lost although its worker lives.
+
+        The count is of claims that ended with their worker; a database that is away for longer than a lease makes
+        every worker lose its jobs, and should poison none of them.
+        """
+        async with self._database.transaction() as connection:
+            found = await repository.lock(connection, job_id)
+            if found is not None and found[0].claims:
+                await repository.change(connection, job_id, {"claims": found[0].claims - 1}, visible=False)
+
     async def give_up(self, job_id: str, token: int, ending: Ending) -> Job:
         """Buy no more for a job for which no route can be asked, and end it unless calls are still open.
 
