@@ -10,6 +10,7 @@ from sqlalchemy import JSON, DateTime, Dialect, Float, FunctionElement, TypeDeco
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
 
 JsonColumn = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
@@ -66,3 +67,20 @@ def _from_now_on_sqlite(element: from_now, compiler: SQLCompiler, **kw: Any) -> 
 def now() -> from_now:
     """The database's clock."""
     return from_now(0.0)
+
+
+class texts_in(GenericFunction[str]):  # noqa: N801 - reads as the SQL function that it is
+    """The strings of a JSON array, one row each: `texts_in(column).table_valued("value")`; none for NULL."""
+
+    inherit_cache = True
+    name = "texts_in"
+
+
+@compiles(texts_in, "postgresql")
+def _texts_in_on_postgres(element: texts_in, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"jsonb_array_elements_text({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(texts_in, "sqlite")
+def _texts_in_on_sqlite(element: texts_in, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **kw)})"

@@ -7,14 +7,29 @@ read whole tables, so they belong on a connection whose statements may take minu
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Text, and_, case, cast, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Subquery,
+    Text,
+    and_,
+    case,
+    cast,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
+from app.db.tables.budgets import budgets
 from app.db.tables.idempotency_keys import idempotency_keys
 from app.db.tables.jobs import jobs
-from app.db.types import from_now, now
+from app.db.tables.ledger_entries import ledger_entries
+from app.db.types import from_now, now, texts_in
 from app.jobs.conditions import has_state, has_status, is_open_attempt
 from app.jobs.lifecycle import FINAL, OPEN, AttemptState, Status
 
@@ -76,6 +91,40 @@ def _results_of_job() -> ColumnElement[int]:
     )
 
 
+def _booked() -> Subquery:
+    """What the jobs of each budget hold and have cost, by the budget's id."""
+    is_open = is_open_attempt()
+    of_attempts = (
+        select(
+            attempts.c.job_id,
+            func.sum(case((is_open, func.coalesce(attempts.c.hold_micros, 0)), else_=0)).label("held"),
+            func.sum(case((attempts.c.settled == "spent", attempts.c.cost_micros), else_=0)).label("cost"),
+        )
+        .group_by(attempts.c.job_id)
+        .subquery()
+    )
+    carried = texts_in(jobs.c.budgets).table_valued("value", joins_implicitly=True)
+    unbought = jobs.c.to_buy * func.coalesce(jobs.c.picture_hold_micros, 0)
+    return (
+        select(
+            carried.c.value.label("id"),
+            func.sum(unbought + func.coalesce(of_attempts.c.held, 0)).label("reserved"),
+            func.sum(func.coalesce(of_attempts.c.cost, 0)).label("spent"),
+        )
+        .select_from(jobs.join(carried, true()).outerjoin(of_attempts, of_attempts.c.job_id == jobs.c.id))
+        .group_by(carried.c.value)
+        .subquery()
+    )
+
+
+_BOOKED: Final = _booked()
+_NEWEST_CORRECTION: Final = (
+    select(ledger_entries.c.cost_micros)
+    .where(ledger_entries.c.attempt_id == attempts.c.id)
+    .order_by(ledger_entries.c.at.desc(), ledger_entries.c.id.desc())
+    .limit(1)
+    .scalar_subquery()
+)
 _IS_FINAL: Final = has_status(*sorted(FINAL))
 _IS_OPEN: Final = has_status(*sorted(OPEN))
 _MAY_BE_PAID: Final = ~has_state(AttemptState.UNPAID)
@@ -245,6 +294,31 @@ CHECKS: Final = (
         select(assets.c.id)
         .outerjoin(jobs, jobs.c.id == assets.c.job_id)
         .where(assets.c.job_id.is_not(None), or_(jobs.c.id.is_(None), jobs.c.team_id != assets.c.team_id)),
+    ),
+    Check(
+        "budget_astray",
+        "a budget holds or has spent something else than its jobs do",
+        select(budgets.c.id)
+        .outerjoin(_BOOKED, _BOOKED.c.id == budgets.c.id)
+        .where(
+            or_(
+                budgets.c.reserved_micros != func.coalesce(_BOOKED.c.reserved, 0),
+                budgets.c.spent_micros != budgets.c.opening_micros + func.coalesce(_BOOKED.c.spent, 0),
+            )
+        ),
+    ),
+    Check(
+        "budget_missing",
+        "a job counts towards a budget that is not there",
+        select(_BOOKED.c.id).outerjoin(budgets, budgets.c.id == _BOOKED.c.id).where(budgets.c.id.is_(None)),
+    ),
+    Check(
+        "correction_astray",
+        "an attempt costs something else than its last correction says",
+        select(attempts.c.id).where(
+            exists().where(ledger_entries.c.attempt_id == attempts.c.id),
+            attempts.c.cost_micros.is_distinct_from(_NEWEST_CORRECTION),
+        ),
     ),
     Check(
         "job_stuck",
