@@ -100,7 +100,6 @@ class Runner:
         except Lost:
             self._log.warning("job.lost", token=self._token)
             await persist(lambda: self._work.transitions.forgive(self._job.id))
-            await persist(lambda: self._work.transitions.forgive(self._job.id))
             await self._let_finish()
         finally:
             for task in self._tasks.values():
@@ -172,7 +171,9 @@ class Runner:
     async def _buy(self, decision: Decision, verdict: Buy, model: Model) -> float | None:
         """Open attempts for the missing pictures and send them; seconds to wait when nobody can be asked now."""
         request = self._job.request
-        plan, at = await persist(lambda: self._work.routes.plan(model, request))
+        plan, at = await persist(
+            lambda: self._work.routes.plan(model, request, is_budgeted=bool(self._job.budgets))
+        )
         waits: list[float] = []
         for candidate in _untried_first(plan, decision.attempts):
             backoff_s = _backoff_s(candidate, decision.attempts, at)

@@ -39,6 +39,10 @@ from app.jobs.lifecycle import (
 from app.jobs.outcome import error_of, result_files, result_of
 from app.jobs.records import Attempt, Job
 from app.kit.json import Json, JsonObject
+from app.kit.telemetry import get_logger
+from app.ledger import books
+
+LOG = get_logger(__name__)
 
 CLAIMS_MAX: Final = 3
 """After so many claims that ended with their worker, a job is not tried again."""
@@ -220,10 +224,18 @@ class Transitions:
         cost_micros: int,
         certainty: Certainty,
         max_rounds: int,
+        dearest_micros: int | None = None,
     ) -> Job:
-        """Book an attempt's pictures, already in storage; the job succeeds with them, or they are kept as late."""
+        """Book an attempt's pictures, already in storage; the job succeeds with them, or they are kept as late.
+
+        `dearest_micros`: what they would have cost at the dearest route, for reports.
+        """
         async with self._database.transaction() as connection:
             job, at = await _locked(connection, attempt.job_id)
+            attempt = await repository.find_attempt(connection, attempt.id) or attempt
+            if attempt.state is AttemptState.UNKNOWN and attempt.certainty is Certainty.ACTUAL:
+                # The vendor's own bill, imported meanwhile, is not bettered by a price list.
+                cost_micros, certainty = attempt.cost_micros or 0, Certainty.ACTUAL
             landed = await repository.succeed_attempt(
                 connection,
                 attempt.id,
@@ -232,9 +244,11 @@ class Transitions:
                 resolved=resolved,
                 cost_micros=cost_micros,
                 certainty=certainty,
+                dearest_micros=dearest_micros,
             )
             if not landed:
                 return job
+            await _settle_delivered(connection, job, attempt, cost_micros)
             await insert_assets(
                 connection,
                 pictures,
@@ -247,7 +261,9 @@ class Transitions:
                 first_index=attempt.number * job.n,
             )
             attempts = await repository.attempts_of(connection, [job.id])
-            job = replace(job, to_buy=min(job.to_buy, _missing(job, attempts)))
+            to_buy = min(job.to_buy, _missing(job, attempts))
+            await _release_unbought(connection, job, job.to_buy - to_buy)
+            job = replace(job, to_buy=to_buy)
             await repository.change(connection, job.id, {"to_buy": job.to_buy})
             verdict = self._verdict(job, attempts, at, max_rounds)
             if isinstance(verdict, End):
@@ -287,6 +303,11 @@ class Transitions:
             )
             if ended:
                 to_buy = 0 if job.status.is_final else await _raised(connection, job, attempt.pictures)
+                # What comes back to the job is never more than what the attempt held.
+                again_micros = (to_buy - job.to_buy) * (job.picture_hold_micros or 0)
+                await books.post(
+                    connection, job.budgets, reserved_micros=again_micros - (attempt.hold_micros or 0)
+                )
                 await repository.change(connection, job.id, {"to_buy": to_buy})
             return ended
 
@@ -327,17 +348,6 @@ class Transitions:
             if found is not None and found[0].claims:
                 await repository.change(connection, job_id, {"claims": found[0].claims - 1}, visible=False)
 
-    async def forgive(self, job_id: str) -> None:
-        """Take back the count of a claim whose lease was lost although its worker lives.
-
-        The count is of claims that ended with their worker; a database that is away for longer than a lease makes
-        every worker lose its jobs, and should poison none of them.
-        """
-        async with self._database.transaction() as connection:
-            found = await repository.lock(connection, job_id)
-            if found is not None and found[0].claims:
-                await repository.change(connection, job_id, {"claims": found[0].claims - 1}, visible=False)
-
     async def give_up(self, job_id: str, token: int, ending: Ending) -> Job:
         """Buy no more for a job for which no route can be asked, and end it unless calls are still open.
 
@@ -350,6 +360,7 @@ class Transitions:
                 return job
             attempts = await repository.attempts_of(connection, [job_id])
             if any(attempt.state.is_open for attempt in attempts):
+                await _release_unbought(connection, job, job.to_buy)
                 await repository.change(connection, job_id, {"to_buy": 0})
                 return replace(job, to_buy=0)
             if any(attempt.state is AttemptState.UNKNOWN for attempt in attempts):
@@ -404,6 +415,8 @@ class Transitions:
                 known = {job.id for job in overdue}
                 late = await repository.late(connection, limit=SWEEP_BATCH - len(overdue))
                 overdue += [job for job in late if job.id not in known]
+            # All at once and in their order: other transactions hold a job each, and its budgets.
+            await books.lock(connection, (budget for job in overdue for budget in job.budgets))
             for job in overdue:
                 await self._end_overdue(connection, job)
             return [job.id for job in overdue]
@@ -411,7 +424,7 @@ class Transitions:
     async def _end_overdue(self, connection: AsyncConnection, job: Job) -> None:
         for attempt in await repository.attempts_of(connection, [job.id]):
             if attempt.state.is_open:
-                await self._outcome_unknown(connection, job, attempt, _UNANSWERED)
+                job = await self._outcome_unknown(connection, job, attempt, _UNANSWERED)
         attempts = await repository.attempts_of(connection, [job.id])
         if job.status.is_final:
             return
@@ -457,10 +470,15 @@ class Transitions:
         )
         if not ended:
             return job
+        hold_micros = attempt.hold_micros or 0
+        await books.post(connection, job.budgets, reserved_micros=-hold_micros, spent_micros=hold_micros)
         if not job.spare or job.status.is_final:
             await repository.change(connection, job.id, {})
             return job
         to_buy = await _raised(connection, job, attempt.pictures)
+        if not await _hold_again(connection, job, to_buy - job.to_buy):
+            await repository.change(connection, job.id, {})
+            return job
         await repository.change(connection, job.id, {"to_buy": to_buy, "spare": 0})
         return replace(job, to_buy=to_buy, spare=0)
 
@@ -493,7 +511,8 @@ class Transitions:
         )
         # Nothing more is bought, so the hold for it ends; attempts that are open keep theirs.
         final = {**values, **lease, "to_buy": 0, "finished_at": now()}
-        await repository.move(connection, job, step, final, token=None)
+        if await repository.move(connection, job, step, final, token=None):
+            await _release_unbought(connection, job, job.to_buy)
         if step.reaches is not Status.SUCCEEDED:
             # Pictures of a job that ends without them are kept like those that come after its end.
             await move_to_late(connection, job.id)
@@ -536,6 +555,41 @@ async def _raised(connection: AsyncConnection, job: Job, pictures: int) -> int:
     if any(item.failure and CLASS_OF[item.failure] is FailureClass.FINAL for item in attempts):
         return 0
     return min(job.to_buy + pictures, _missing(job, attempts))
+
+
+async def _settle_delivered(
+    connection: AsyncConnection, job: Job, attempt: Attempt, cost_micros: int
+) -> None:
+    """Book what delivered pictures cost, in the place of the hold, or of what was taken for their cost before."""
+    hold_micros = attempt.hold_micros or 0
+    if attempt.hold_micros is not None and cost_micros > hold_micros:
+        LOG.error("cost.beyond_hold", attempt_id=attempt.id, hold_micros=hold_micros, cost_micros=cost_micros)
+    if attempt.state is not AttemptState.UNKNOWN:
+        await books.post(connection, job.budgets, reserved_micros=-hold_micros, spent_micros=cost_micros)
+        return
+    booked_micros = attempt.cost_micros or 0
+    await books.post(connection, job.budgets, reserved_micros=0, spent_micros=cost_micros - booked_micros)
+    await books.correct(
+        connection,
+        attempt.id,
+        reason=books.Reason.DELIVERED,
+        before_micros=booked_micros,
+        after_micros=cost_micros,
+        was=attempt.certainty or Certainty.POSSIBLE,
+    )
+
+
+async def _release_unbought(connection: AsyncConnection, job: Job, pictures: int) -> None:
+    """Give back what was held for pictures of the job that nobody will buy."""
+    await books.post(connection, job.budgets, reserved_micros=-pictures * (job.picture_hold_micros or 0))
+
+
+async def _hold_again(connection: AsyncConnection, job: Job, pictures: int) -> bool:
+    """Hold the price of pictures that are bought once more; False when a budget has no room for them."""
+    if pictures <= 0:
+        await _release_unbought(connection, job, -pictures)
+        return True
+    return await books.take_out_more(connection, job.budgets, pictures * (job.picture_hold_micros or 0))
 
 
 def _missing(job: Job, attempts: Sequence[Attempt]) -> int:
