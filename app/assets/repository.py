@@ -114,14 +114,8 @@ async def hand_on_inputs(
 
 
 async def expired_assets(connection: AsyncConnection, *, limit: int) -> list[Asset]:
-    """Read up to `limit` pictures past their life, oldest first, and keep other processes from taking them."""
-    query = (
-        select(assets)
-        .where(assets.c.expires_at <= now())
-        .order_by(assets.c.expires_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+    """Read up to `limit` pictures past their life, oldest first."""
+    query = select(assets).where(assets.c.expires_at <= now()).order_by(assets.c.expires_at).limit(limit)
     return [asset_from(row_values(row)) for row in await connection.execute(query)]
 
 
@@ -131,7 +125,7 @@ async def delete_assets(connection: AsyncConnection, file_ids: Sequence[str]) ->
 
 
 async def finished_inputs(connection: AsyncConnection, *, limit: int) -> list[Asset]:
-    """Read up to `limit` inputs of jobs that are final and followed no more, and keep others from taking them."""
+    """Read up to `limit` inputs of jobs that are final and followed no more."""
     open_attempt = exists().where(attempts.c.job_id == jobs.c.id, attempts.c.finished_at.is_(None))
     query = (
         select(assets)
@@ -139,6 +133,5 @@ async def finished_inputs(connection: AsyncConnection, *, limit: int) -> list[As
         # Written out, for the index of inputs to serve a prepared statement.
         .where(assets.c.kind == literal_column("'input'"), jobs.c.finished_at.is_not(None), ~open_attempt)
         .limit(limit)
-        .with_for_update(of=assets, skip_locked=True)
     )
     return [asset_from(row_values(row)) for row in await connection.execute(query)]

@@ -24,6 +24,7 @@ from app.cli.database import explained
 from app.cli.errors import CommandFailed
 from app.db.engine import Database
 from app.db.migrate import current_revision, newest_revision
+from app.jobs.integrity import CHECKS, check_integrity
 from app.kit.http import EgressDenied, GuardedClient, NoAnswer, Timeouts
 from app.settings import Settings
 
@@ -31,6 +32,10 @@ _CLOCK_WARN_S: Final = 1.0
 # Leases are counted on the database's clock and links expire on ours; beyond this they contradict each other.
 _CLOCK_FAIL_S: Final = 10.0
 _ASK_S: Final = 10.0
+_WHOLE_TABLE_S: Final = 600.0
+_REPORT_IT: Final = (
+    "This is a bug, or somebody's hand in the tables. Keep a dump, and report it with these ids."
+)
 
 
 class Verdict(StrEnum):
@@ -56,7 +61,7 @@ class Finding:
     """What to do; None when nothing needs doing."""
 
 
-async def examine(settings: Settings) -> list[Finding]:
+async def examine(settings: Settings, *, with_promises: bool = False) -> list[Finding]:
     """Make every check, those that wait for others at the same time, and return the findings in a fixed order."""
     checked, catalog = _catalog(settings)
     found = [*check_settings(settings), catalog]
@@ -67,6 +72,8 @@ async def examine(settings: Settings) -> list[Finding]:
     ]
     if checked is not None:
         asked.append(check_upstreams(settings, checked))
+    if with_promises:
+        asked.append(check_promises(settings))
     for findings in await asyncio.gather(*asked):
         found += findings
     return found
@@ -131,6 +138,29 @@ async def check_database(settings: Settings) -> list[Finding]:
         return [Finding("database", Verdict.FAIL, said.rstrip("."), fix or None)]
     finally:
         await database.close()
+
+
+async def check_promises(settings: Settings) -> list[Finding]:
+    """Look through every job and attempt for a broken promise. Reads whole tables: minutes with millions of rows."""
+    database = Database(settings.database_url, pool_size=1, statement_timeout_s=_WHOLE_TABLE_S)
+    try:
+        with explained():
+            async with database.reading() as connection:
+                violations = await check_integrity(connection)
+    except CommandFailed as exc:
+        return [Finding("integrity", Verdict.FAIL, str(exc).rstrip("."))]
+    finally:
+        await database.close()
+    if not violations:
+        return [
+            Finding("integrity", Verdict.OK, f"all {len(CHECKS)} promises about jobs and their money hold")
+        ]
+    return [
+        Finding(
+            "integrity", Verdict.FAIL, f"{found.sentence.rstrip('.')}: {', '.join(found.ids)}", _REPORT_IT
+        )
+        for found in violations
+    ]
 
 
 async def check_redis(settings: Settings) -> list[Finding]:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from dataclasses import asdict
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -15,6 +15,10 @@ from app.cli.options import AsJson
 
 app = typer.Typer(add_completion=False)
 
+Integrity = Annotated[
+    bool, typer.Option("--integrity", help="Also look through all jobs and attempts for a broken promise.")
+]
+
 _COLOURS: Final = {
     Verdict.OK: "green",
     Verdict.OFF: "bright_black",
@@ -24,9 +28,9 @@ _COLOURS: Final = {
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(as_json: AsJson = False, integrity: Integrity = False) -> None:
     """Check everything this gateway depends on, and say what to fix. Buys nothing; ends with 1 on a failure."""
-    found = asyncio.run(examine(load_settings(make_secrets=False)))
+    found = asyncio.run(examine(load_settings(make_secrets=False), with_promises=integrity))
     failures = sum(finding.verdict is Verdict.FAIL for finding in found)
     if as_json:
         print(

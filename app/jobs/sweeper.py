@@ -7,6 +7,7 @@ import asyncio
 from typing import Final
 
 from app.assets.errors import StorageUnavailable
+from app.assets.records import Asset
 from app.assets.repository import delete_assets, expired_assets, finished_inputs
 from app.assets.service import PictureKeeper
 from app.assets.storage import Storage
@@ -92,19 +93,22 @@ class Sweeper:
         deleted = 0
         for find in (expired_assets, finished_inputs):
             while True:
-                async with self._database.transaction() as connection:
+                async with self._database.reading() as connection:
                     found = await find(connection, limit=PURGE_BATCH)
-                    gone = []
-                    for asset in found:
-                        try:
-                            await self._storage.delete(asset.key)
-                        except StorageUnavailable as exc:
-                            LOG.warning("picture.not_deleted", file_id=asset.id, reason=str(exc))
-                            continue
-                        gone.append(asset.id)
+                # The bytes first, outside of any transaction: deleting them again, here or elsewhere, is fine.
+                gone = [asset.id for asset in found if await self._delete(asset)]
+                async with self._database.transaction() as connection:
                     await delete_assets(connection, gone)
                 deleted += len(gone)
                 if len(found) < PURGE_BATCH or not gone:
                     break
                 await asyncio.sleep(PAUSE_S)
         return deleted
+
+    async def _delete(self, asset: Asset) -> bool:
+        try:
+            await self._storage.delete(asset.key)
+        except StorageUnavailable as exc:
+            LOG.warning("picture.not_deleted", file_id=asset.id, reason=str(exc))
+            return False
+        return True
