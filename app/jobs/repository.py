@@ -415,17 +415,14 @@ async def lapsed(connection: AsyncConnection, *, limit: int) -> list[Job]:
     return [job_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def unsent(
-    connection: AsyncConnection, team_id: str, api_key_id: str, *, limit: int | None
-) -> list[str]:
-    """The ids of up to `limit` jobs of a key that nobody was paid for, and no call is under way for, oldest first."""
+async def unsent(connection: AsyncConnection, team_id: str, api_key_id: str) -> list[str]:
+    """The ids of a key's jobs that nobody was paid for, and no call is under way for, oldest first."""
     query = (
         select(jobs.c.id)
         .where(jobs.c.team_id == team_id, jobs.c.api_key_id == api_key_id)
         .where(has_status(Status.QUEUED, Status.IN_PROGRESS))
         .where(~_has_attempt(attempts.c.state != literal_column(f"'{AttemptState.UNPAID}'")))
         .order_by(jobs.c.created_at, jobs.c.id)
-        .limit(limit)
     )
     return list((await connection.execute(query)).scalars())
 

@@ -423,7 +423,7 @@ class JobService:
     async def unsent(self, team_id: str, api_key_id: str) -> Sequence[str]:
         """The ids of a key's jobs that nobody was paid for, and no call is under way for."""
         async with self._database.reading() as connection:
-            return await repository.unsent(connection, team_id, api_key_id, limit=None)
+            return await repository.unsent(connection, team_id, api_key_id)
 
     async def cancel_unsent(self, team_id: str, api_key_id: str) -> Sequence[str]:
         """Cancel what `unsent` names, and return the ids; a job that is sent meanwhile goes on."""

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
+from app.assets.records import AssetKind
+from app.assets.repository import assets_of_jobs
 from tests.admin.conftest import Office
+from tests.assets.pictures import SAMPLES
 
 
 async def _status(office: Office, job_id: str) -> str:
@@ -96,3 +99,23 @@ async def test_a_revoked_key_takes_its_unsent_jobs_with_it_unless_told_otherwise
     assert revoked["cancelled_jobs"] == int(is_to_cancel)
     assert await _status(office, job) == ("cancelled" if is_to_cancel else "queued")
     assert await _status(office, other) == "queued"
+
+
+async def test_a_requeued_edit_takes_over_its_inputs_once(office: Office) -> None:
+    taken = await office.team.post(
+        "/v1/images/edits?async=true",
+        data={"model": "gpt-image-2", "prompt": "a boat"},
+        files={"image": ("boat.png", SAMPLES["png"], "image/png")},
+    )
+    assert taken.status_code == 202, taken.text
+    old = taken.json()["id"]
+    await office.admin.post(f"/admin/v1/jobs/{old}/cancel")
+    made = await office.admin.post(f"/admin/v1/jobs/{old}/requeue")
+    assert made.status_code == 201, made.text
+    async with office.parts.database.reading() as connection:
+        (kept,) = await assets_of_jobs(connection, [old, made.json()["id"]], [AssetKind.INPUT])
+    assert kept.job_id == made.json()["id"]
+    again = await office.admin.post(f"/admin/v1/jobs/{old}/requeue")
+    assert (again.status_code, again.json()["error"]["job_id"]) == (400, old)
+    assert "deleted" in again.json()["error"]["message"]
+    assert len((await office.admin.get("/admin/v1/jobs")).json()["data"]) == 2

@@ -11,10 +11,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from app.accounts.service import CACHED_S
-from app.assembly import Parts
+from app.assembly import Parts, in_background
 from app.catalog.entries import Catalog
+from app.jobs.lifecycle import Status
 from tests.admin.conftest import Office, offline_catalog, open_office
-from tests.kitchen import open_kitchen, write_settings
+from tests.kitchen import catalog_of, open_kitchen, write_settings
+from tests.simulators.openai import OpenAi
 
 
 def _changed(**routing: Any) -> dict[str, Any]:
@@ -232,3 +234,27 @@ async def test_a_revoked_key_is_soon_refused_in_every_process(pair: tuple[Office
     async with asyncio.timeout(CACHED_S + 1):
         while (await second.anonymous.get("/v1/models", headers=headers)).status_code != 401:
             continue
+
+
+async def test_a_waiting_job_is_bought_by_the_catalog_that_it_was_admitted_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str
+) -> None:
+    monkeypatch.setenv("OPENAI_TEST_KEY", "sk-test")
+    async with OpenAi(api_key="sk-test") as vendor:
+        settings = write_settings(
+            monkeypatch, tmp_path, catalog_of({"openai": vendor}), database_url=database_url
+        )
+        async with open_kitchen(settings, is_working=False) as kitchen:
+            job = await kitchen.order(size="1024x1024", quality="low")
+            moved = catalog_of({"openai": vendor})
+            moved["upstreams"]["elsewhere"] = moved["upstreams"].pop("openai")
+            moved["models"]["gpt-image-2"]["routes"][0] |= {"upstream": "elsewhere", "model": "other"}
+            _write(kitchen.parts, moved)
+            await kitchen.parts.catalogs.reload()
+            async with in_background(kitchen.parts.engine.run()):
+                view = await kitchen.served(job)
+                later = await kitchen.served(await kitchen.order(size="1024x1024", quality="low"))
+    assert view.job.status is Status.SUCCEEDED
+    assert [item.upstream for item in view.attempts] == ["openai"]
+    assert [item.cost_micros for item in view.attempts] == [6000]
+    assert {item.upstream for item in later.attempts} == {"elsewhere"}
