@@ -70,7 +70,7 @@ async def unless(gone: asyncio.Future[None], work: Coroutine[Any, Any, T]) -> T 
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         return working.result() if working.done() else None
     finally:
-        working.cancel()
+        await abandon(working)
 
 
 async def abandon(work: asyncio.Future[Any]) -> None:
