@@ -12,6 +12,7 @@ PYTEST_ARGS ?= -n auto
 SEED ?= 1
 SECONDS ?= 60
 CHAOS_ARGS ?=
+BENCH_ARGS ?=
 LOCK_ARGS ?=
 
 BIN := .venv/bin
@@ -21,7 +22,7 @@ COMPILE = env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv --no-
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 .NOTPARALLEL:
-.PHONY: help run test test-containers check lint fmt lock fuzz vendors chaos clean
+.PHONY: help run test test-containers check lint fmt lock fuzz vendors chaos bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,10 @@ lint: ## The static half of check
 chaos: ## Shake a whole gateway with faults and judge it; SEED and SECONDS choose the run, CHAOS_ARGS adds to it
 	@$(BOOTSTRAP) dev
 	@$(BIN)/python -m tests.chaos --seed $(SEED) --seconds $(SECONDS) $(CHAOS_ARGS)
+
+bench: ## Measure the gateway beside others that are installed here; BENCH_ARGS=--quick for a look
+	@$(BOOTSTRAP) dev
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 fmt: ## Put the code into shape and repair what lint can repair
 	@$(BOOTSTRAP) dev
