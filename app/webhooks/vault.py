@@ -1,0 +1,128 @@
+"""The secrets that deliveries are signed with: one per team, sealed at rest, the previous one beside it for a while."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.engine import Database
+from app.db.tables.webhook_secrets import webhook_secrets
+from app.db.witness import Witness, unwitnessed
+from app.kit.ids import new_id
+from app.kit.sealing import Sealer, place_of
+from app.webhooks import repository, signing
+from app.webhooks.errors import SigningTeamNotFound
+from app.webhooks.records import StoredSecret
+
+OVERLAP_S: Final = 86400.0
+"""How long a rotated secret signs beside the new one: long enough to roll a change out on a working day."""
+_BATCH: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """A team's new secret, by its id; the text is nowhere in it."""
+
+    team_id: str
+    secret_id: str
+    previous_ends_at: datetime | None
+    """None when the team had no secret before."""
+
+
+class Vault:
+    """Keeps the teams' secrets."""
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        self._database = database
+        self._sealer = sealer
+
+    async def signing_secrets(self, team_id: str) -> list[bytes]:
+        """The secrets to sign with now, the current one first; made when the team has none yet.
+
+        Nobody has seen a secret that is made here: an operator rotates it to show one to the team.
+
+        Raises:
+            SealBroken: a secret was sealed under one that this process does not have.
+        """
+        async with self._database.reading() as connection:
+            stored = await repository.live_secrets(connection, team_id)
+        if not stored:
+            async with self._database.transaction() as connection:
+                await self.first_secret(connection, team_id)
+                stored = await repository.live_secrets(connection, team_id)
+        return [self._sealer.open(item.sealed, _place(item.id)) for item in stored]
+
+    async def first_secret(self, connection: AsyncConnection, team_id: str) -> str | None:
+        """Make a team's first secret in the transaction of `connection`, and show it; None when it has one.
+
+        Raises:
+            SigningTeamNotFound: there is no such team.
+        """
+        await _hold(connection, team_id)
+        if await repository.live_secrets(connection, team_id):
+            return None
+        secret = signing.make_secret()
+        await self._insert(connection, team_id, secret)
+        return signing.text_of(secret)
+
+    async def rotate(
+        self, team_id: str, *, overlap_s: float = OVERLAP_S, witness: Witness[Rotation] = unwitnessed
+    ) -> tuple[Rotation, str]:
+        """Put a new secret in the place of the current one, which signs beside it for `overlap_s`; with its text.
+
+        The text is shown this once. A secret that was rotated before ends at once.
+
+        Raises:
+            SigningTeamNotFound: there is no such team.
+        """
+        secret = signing.make_secret()
+        async with self._database.transaction() as connection:
+            await _hold(connection, team_id)
+            ends_at = await repository.retire_secrets(connection, team_id, overlap_s=overlap_s)
+            secret_id = await self._insert(connection, team_id, secret)
+            rotation = Rotation(team_id=team_id, secret_id=secret_id, previous_ends_at=ends_at)
+            await witness(connection, None, rotation)
+        return rotation, signing.text_of(secret)
+
+    async def reseal(self) -> tuple[int, int]:
+        """Seal every secret under the newest of the process's: how many were, and how many there are.
+
+        Raises:
+            SealBroken: a secret was sealed under one that this process does not have; those before it are done.
+        """
+        changed, seen, last = 0, 0, ""
+        while True:
+            async with self._database.transaction() as connection:
+                batch = await repository.secrets_after(connection, last, limit=_BATCH)
+                for item in batch:
+                    changed += await self._reseal(connection, item)
+            seen += len(batch)
+            if len(batch) < _BATCH:
+                return changed, seen
+            last = batch[-1].id
+
+    async def _reseal(self, connection: AsyncConnection, item: StoredSecret) -> bool:
+        # Opened even where nothing is to do, so that a secret that no key opens any more is noticed now.
+        secret = self._sealer.open(item.sealed, _place(item.id))
+        if self._sealer.is_current(item.sealed):
+            return False
+        await repository.reseal(connection, item.id, self._sealer.seal(secret, _place(item.id)))
+        return True
+
+    async def _insert(self, connection: AsyncConnection, team_id: str, secret: bytes) -> str:
+        secret_id = new_id("whs")
+        sealed = self._sealer.seal(secret, _place(secret_id))
+        values = {"id": secret_id, "team_id": team_id, "sealed": sealed}
+        await repository.insert_secret(connection, values)
+        return secret_id
+
+
+async def _hold(connection: AsyncConnection, team_id: str) -> None:
+    """Let nobody else change the team's secrets until the commit."""
+    if not await repository.has_team(connection, team_id, is_to_change=True):
+        raise SigningTeamNotFound(f"There is no team {team_id!r}.", param="team_id")
+
+
+def _place(secret_id: str) -> str:
+    return place_of(webhook_secrets.name, secret_id, "sealed")
