@@ -14,6 +14,7 @@ from app.api.calls import CallOptions
 from app.api.completions import DIALECT, ChatEvents, completion
 from app.api.delivery import HeldAnswer, noted, receive_when, unless
 from app.api.errors import error_response, problem_of_view
+from app.api.rates import rate_headers
 from app.api.rendering import Renderer, result_headers, result_of, status_of
 from app.api.sse import HEARTBEAT_S
 from app.api.streaming import EventDialect, ImageEvents, StreamedAnswer, checked_base64
@@ -167,8 +168,10 @@ class _Held(HeldAnswer):
 
 
 def repetition_headers(submitted: Submitted, options: CallOptions) -> dict[str, str]:
-    """What an answer says of the idempotency of its call."""
-    headers = {"idempotency-replayed": "true"} if submitted.is_replay else {}
+    """What an answer says of the idempotency of its call, and of how many more its caller may make."""
+    headers = rate_headers(submitted.rates)
+    if submitted.is_replay:
+        headers["idempotency-replayed"] = "true"
     if options.idempotency_key is not None:
         # A key is bound in the transaction that creates its job.
         expires_at = submitted.job.created_at + timedelta(seconds=IDEMPOTENCY_TTL_S)

@@ -17,6 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.accounts.errors import RateLimitExceeded
+from app.api.rates import rate_headers
 from app.api.rendering import status_of
 from app.db.engine import StoreUnavailable
 from app.domain.errors import GatewayError
@@ -66,6 +68,9 @@ class NotFound(GatewayError):
 
 def problem_of(error: GatewayError) -> Problem:
     """What the client is told of an error of ours."""
+    headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+    if isinstance(error, RateLimitExceeded):
+        headers |= rate_headers(error.rates)
     return Problem(
         status=error.status,
         code=error.code,
@@ -75,7 +80,7 @@ def problem_of(error: GatewayError) -> Problem:
         job_id=error.job_id,
         should_retry=error.should_retry,
         retry_after_s=error.retry_after_s,
-        headers={"www-authenticate": "Bearer"} if error.status == 401 else {},
+        headers=headers,
     )
 
 

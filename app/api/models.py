@@ -11,6 +11,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
+from app.accounts.limits import AccountLimits, Terms
+from app.api.authentication import caller_of
 from app.api.schemas import BEARER, ERRORS, ModelList, ModelObject
 from app.catalog.current import CurrentCatalog
 from app.catalog.entries import Model, Route
@@ -18,8 +20,8 @@ from app.domain.pictures import Size
 from app.jobs.admission import known_model
 
 
-def router(catalog: CurrentCatalog) -> APIRouter:
-    """Build the endpoints."""
+def router(catalog: CurrentCatalog, limits: AccountLimits | None = None) -> APIRouter:
+    """Build the endpoints; with `limits`, a caller sees only the models that it may use."""
     routes = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[BEARER], responses=ERRORS)
 
     @routes.get(
@@ -27,9 +29,10 @@ def router(catalog: CurrentCatalog) -> APIRouter:
         summary="List models",
         responses={200: {"model": ModelList, "description": "Every model of the catalog."}},
     )
-    async def search(_request: Request) -> Response:
-        """List every model of the catalog."""
-        models = catalog.get().models.values()
+    async def search(request: Request) -> Response:
+        """List every model of the catalog that the caller may use."""
+        terms = await terms_of(request)
+        models = [item for item in catalog.get().models.values() if terms is None or terms.allows(item.name)]
         return JSONResponse({"object": "list", "data": [model_object(model) for model in models]})
 
     @routes.get(
@@ -37,9 +40,17 @@ def router(catalog: CurrentCatalog) -> APIRouter:
         summary="Look at a model",
         responses={200: {"model": ModelObject, "description": "The model."}},
     )
-    async def show(_request: Request, model_id: str) -> Response:
+    async def show(request: Request, model_id: str) -> Response:
         """Look at a model, under its name or an alias."""
-        return JSONResponse(model_object(known_model(catalog.get(), model_id)))
+        model = known_model(catalog.get(), model_id)
+        terms = await terms_of(request)
+        if terms is not None:
+            terms.check_model(model.name)
+        return JSONResponse(model_object(model))
+
+    async def terms_of(request: Request) -> Terms | None:
+        caller = caller_of(request)
+        return None if limits is None else await limits.terms(caller.team_id, caller.api_key_id)
 
     return routes
 
