@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from app.accounts.limits import AccountLimits
 from app.accounts.service import SUBJECT as ACCOUNTS
 from app.accounts.service import Accounts
 from app.assets.files import Files
@@ -46,6 +47,7 @@ from app.kit.addresses import can_be_reached_from_outside
 from app.kit.doorbell import Doorbell, LocalDoorbell
 from app.kit.events import Events, LocalEvents
 from app.kit.http import GuardedClient, prove_guard
+from app.kit.limiter import Limiter, LocalLimiter, RedisLimiter
 from app.kit.redis import ArqDoorbell, RedisEvents
 from app.kit.telemetry import get_logger
 from app.settings import Settings
@@ -74,6 +76,7 @@ class Parts:
     storage: Storage
     signer: LinkSigner
     accounts: Accounts
+    limits: AccountLimits
     jobs: JobService
     routes: Routes
     waiters: Waiters
@@ -163,6 +166,11 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             closing.push_async_callback(redis_events.close)
             closing.push_async_callback(arq_doorbell.close)
             events, doorbell = redis_events, arq_doorbell
+        limiter: Limiter = LocalLimiter()
+        if settings.redis_url is not None:
+            limiter = redis_limiter = RedisLimiter(settings.redis_url, process_name())
+            closing.push_async_callback(redis_limiter.close)
+        limits = AccountLimits(database, limiter)
         stored = StoredCatalogs(database, loader)
         current = CurrentCatalog(catalog, fetch=stored.find, on_change=sandboxes.follow)
         transitions = Transitions(database, lease_s=settings.lease_s)
@@ -185,11 +193,12 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
         jobs = JobService(
             database,
             transitions,
-            Admission(current, routes),
+            Admission(current, routes, max_prompt_chars=settings.max_prompt_chars),
             waiters,
             doorbell,
             events,
             result_ttl_s=settings.result_ttl_s,
+            limits=limits,
         )
         heartbeat = None if database.is_sqlite else Heartbeat(settings.database_url, settings.lease_s)
         yield Parts(
@@ -201,6 +210,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             storage=storage,
             signer=signer,
             accounts=Accounts(database, settings.secret_keys, events=events),
+            limits=limits,
             jobs=jobs,
             routes=routes,
             waiters=waiters,

@@ -64,7 +64,7 @@ def build_app(parts: Parts) -> FastAPI:
         imarouter.router(parts.jobs, renderer, parts.inputs, limits, parts.catalog),
         variations.router(),
         job_endpoints.router(parts.jobs, answers, renderer, parts.catalog),
-        models.router(parts.catalog),
+        models.router(parts.catalog, parts.limits),
         files.router(parts.files, parts.storage),
         uploads.router(parts.files, parts.inputs, limits),
         health.router(parts.checks, parts.warnings),

@@ -27,6 +27,7 @@ from app.jobs.lifecycle import AttemptState, Buy, Ending
 from app.jobs.orders import Order, order_of, target_document
 from app.jobs.records import Attempt, Job
 from app.jobs.routes import Routes
+from app.jobs.savings import dearest
 from app.jobs.streaming import Stream
 from app.jobs.transitions import Decision, Lost, NewAttempt, Transitions, UpstreamLimits
 from app.kit.backoff import full_jitter
@@ -176,11 +177,14 @@ class Runner:
         )
         waits: list[float] = []
         for candidate in _untried_first(plan, decision.attempts):
+            if _is_unable(candidate, decision.attempts):
+                continue
             backoff_s = _backoff_s(candidate, decision.attempts, at)
             if backoff_s > 0:
                 waits.append(backoff_s)
                 continue
-            if not await self._may_ask(candidate, is_last_resort=len(plan.candidates) == 1):
+            is_repeat = bool(_failures_at(candidate, decision.attempts))
+            if not await self._may_ask(candidate, is_repeat=is_repeat):
                 waits.append(_FULL_AGAIN_S)
                 continue
             opened = await self._open(candidate, verdict, decision)
@@ -193,16 +197,15 @@ class Runner:
         if not waits and any(item.absence is Absence.LATER for item in plan.left_out):
             waits.append(earliest(at, plan.retry_at))
         if not waits:
-            await persist(
-                lambda: self._work.transitions.give_up(self._job.id, self._token, Ending.UNAVAILABLE)
-            )
+            ending = Ending.ALL_FAILED if _all_unable(decision.attempts) else Ending.UNAVAILABLE
+            await persist(lambda: self._work.transitions.give_up(self._job.id, self._token, ending))
             self._work.events.publish(self._job.id)
             return None
         return min(*waits, max(decision.due_in_s, 0.1))
 
-    async def _may_ask(self, candidate: Candidate, *, is_last_resort: bool) -> bool:
+    async def _may_ask(self, candidate: Candidate, *, is_repeat: bool) -> bool:
         upstream = candidate.route.upstream
-        return await persist(lambda: self._work.routes.may_ask(upstream, is_last_resort=is_last_resort))
+        return await persist(lambda: self._work.routes.may_ask(upstream, is_repeat=is_repeat))
 
     async def _open(self, candidate: Candidate, verdict: Buy, decision: Decision) -> tuple[Attempt, ...]:
         route = candidate.route
@@ -374,6 +377,7 @@ class Runner:
                 cost_micros=cost.micros,
                 certainty=cost.certainty,
                 max_rounds=model.routing.max_attempts if model else 0,
+                dearest_micros=self._dearest_micros(outcome, len(kept), cost),
             )
         )
         self._is_over = job.status.is_final and not job.lease_until
@@ -422,6 +426,12 @@ class Runner:
             size=outcome.size,
             quality=outcome.quality,
         )
+
+    def _dearest_micros(self, outcome: Finished, pictures: int, cost: Cost) -> int | None:
+        model = self._catalog().model(self._job.request.model)
+        if model is None or cost.certainty is Certainty.UNPRICED:
+            return None
+        return max(cost.micros, dearest(model, self._job.request, pictures, outcome))
 
     async def _failed(self, attempt: Attempt, failure: UpstreamFailure) -> None:
         if CLASS_OF[failure.kind] is FailureClass.AMBIGUOUS:
@@ -479,6 +489,16 @@ def _failures_at(candidate: Candidate, attempts: tuple[Attempt, ...]) -> list[At
 def _untried_first(plan: Plan, attempts: tuple[Attempt, ...]) -> list[Candidate]:
     """The plan's order, but routes that failed this job already come after those that did not."""
     return sorted(plan.candidates, key=lambda candidate: len(_failures_at(candidate, attempts)))
+
+
+def _is_unable(candidate: Candidate, attempts: tuple[Attempt, ...]) -> bool:
+    """Whether a route has told this job that it lacks something: it would say so again."""
+    return any(item.failure is FailureKind.UNSUPPORTED for item in _failures_at(candidate, attempts))
+
+
+def _all_unable(attempts: tuple[Attempt, ...]) -> bool:
+    """Whether everybody who was asked lacks something that the job wants."""
+    return bool(attempts) and all(item.failure is FailureKind.UNSUPPORTED for item in attempts)
 
 
 def _backoff_s(candidate: Candidate, attempts: tuple[Attempt, ...], at: datetime) -> float:
