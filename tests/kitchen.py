@@ -39,7 +39,7 @@ def catalog_of(
         {
             "upstream": name,
             "model": remote.get(name, "gpt-image-2"),
-            "supports": {"edits": True, "stream": name != "therouter"},
+            "supports": {"edits": True, "mask": name != "therouter", "stream": name != "therouter"},
             "prices": {"per_image": {"low": 0.006, "medium": 0.053, "high": 0.211}},
         }
         for name in vendors
