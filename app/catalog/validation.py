@@ -6,7 +6,7 @@ route can serve a valid request is routing's question.
 
 from typing import Final
 
-from app.catalog.entries import Capabilities, Model
+from app.catalog.entries import Model
 from app.catalog.errors import UnusableMask, UnusableSetting
 from app.catalog.sizes import check_size, enumerate_values
 from app.domain.errors import InvalidValue, MissingParameter, UnsupportedParameter
@@ -17,9 +17,10 @@ DEFAULT_FORMAT: Final = PictureFormat.PNG.value
 """What a request without `output_format` gets."""
 
 
-def validate(request: ImageRequest, model: Model) -> None:
+def validate(request: ImageRequest, model: Model, *, max_prompt_chars: int | None = None) -> None:
     """Check every parameter that the model's capabilities speak of.
 
+    `max_prompt_chars` is the operator's bound; the model's own counts where it is lower.
     Raises:
         MissingParameter: no prompt, or an edit without a picture.
         InvalidValue: a value that the model cannot honour; `UnusableSetting` where OpenAI blames the setting.
@@ -27,7 +28,8 @@ def validate(request: ImageRequest, model: Model) -> None:
         UnusableMask: the mask does not fit the first picture.
     """
     capabilities = model.capabilities
-    _check_prompt(request, capabilities)
+    own = capabilities.max_prompt_chars
+    _check_prompt(request, own if max_prompt_chars is None else min(own, max_prompt_chars))
     _check_operation(request, model)
     if request.size is not None:
         check_size(request.size, capabilities.sizes)
@@ -42,10 +44,10 @@ def validate(request: ImageRequest, model: Model) -> None:
     _check_mask(request, model)
 
 
-def _check_prompt(request: ImageRequest, capabilities: Capabilities) -> None:
+def _check_prompt(request: ImageRequest, most: int) -> None:
     if not request.prompt.strip():
         raise MissingParameter("Missing required parameter: 'prompt'.", param="prompt")
-    length, most = len(request.prompt), capabilities.max_prompt_chars
+    length = len(request.prompt)
     if length > most:
         message = f"Invalid 'prompt': string too long. Expected at most {most} characters, but got {length}."
         raise InvalidValue(message, param="prompt")

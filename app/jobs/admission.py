@@ -27,12 +27,26 @@ class Admitted:
     """The most that one picture may cost at any route that may be asked; None when a price is not known."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """What would become of a request."""
+
+    request: ImageRequest
+    """Under the model's own name, whatever alias it came by."""
+    model: Model
+    plan: Plan
+
+
 class Admission:
     """Turns requests away that nothing can serve, with the reason."""
 
-    def __init__(self, catalog: CurrentCatalog, routes: Routes) -> None:
+    def __init__(
+        self, catalog: CurrentCatalog, routes: Routes, *, max_prompt_chars: int | None = None
+    ) -> None:
+        """Join the parts; `max_prompt_chars` is the operator's bound on every model's prompts."""
         self._catalog = catalog
         self._routes = routes
+        self._max_prompt_chars = max_prompt_chars
 
     def admit(
         self,
@@ -51,10 +65,7 @@ class Admission:
             GatewayError: a parameter has a value that the model cannot honour, or no route can do the request.
         """
         catalog = self._catalog.get()
-        model = known_model(catalog, request.model)
-        check_model(model.name)
-        request = replace(request, model=model.name)
-        validate(request, model)
+        request, model = self._checked(catalog, request, check_model)
         outline = self._routes.outline(model, request, is_budgeted=is_budgeted)
         refusal = outline.refusal()
         if refusal is not None:
@@ -67,6 +78,32 @@ class Admission:
             spare=1 if routing.on_unknown_outcome is OnUnknownOutcome.FAILOVER else 0,
             picture_hold_micros=_picture_hold_micros(model, request, outline),
         )
+
+    async def explain(
+        self,
+        request: ImageRequest,
+        *,
+        check_model: Callable[[str], None] = lambda _model: None,
+        is_budgeted: bool = False,
+    ) -> Explanation:
+        """Say what would become of a request at this moment, by the very plan that a job of it would be given.
+
+        Raises:
+            ModelNotFound: the catalog has no such model.
+            GatewayError: a parameter has a value that the model cannot honour.
+        """
+        request, model = self._checked(self._catalog.get(), request, check_model)
+        plan, _ = await self._routes.plan(model, request, is_budgeted=is_budgeted)
+        return Explanation(request=request, model=model, plan=plan)
+
+    def _checked(
+        self, catalog: Catalog, request: ImageRequest, check_model: Callable[[str], None]
+    ) -> tuple[ImageRequest, Model]:
+        model = known_model(catalog, request.model)
+        check_model(model.name)
+        request = replace(request, model=model.name)
+        validate(request, model, max_prompt_chars=self._max_prompt_chars)
+        return request, model
 
 
 def known_model(catalog: Catalog, name: str) -> Model:

@@ -4,15 +4,27 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from app.catalog.entries import Model, Upstream
+from app.catalog.entries import Model, RoutingPolicy, Upstream
 from app.catalog.keys import Keyring
 from app.db.engine import Database
 from app.db.witness import Witness, unwitnessed
 from app.domain.failures import UpstreamFailure
 from app.domain.requests import ImageRequest
 from app.jobs import repository, upstream_states
-from app.routing.health import WHOLE, UpstreamState, expand, is_tripped, setback, standings
+from app.jobs.measures import Measures
+from app.routing.health import (
+    WHOLE,
+    UpstreamState,
+    expand,
+    is_tripped,
+    may_repeat,
+    relent,
+    setback,
+    standings,
+)
+from app.routing.measures import Measure
 from app.routing.plan import Absence, Pair, Plan, Standing, plan
 
 
@@ -27,6 +39,16 @@ class Health:
     pictures_last_minute: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteHealth:
+    """How one route stands, and how it has fared of late."""
+
+    standing: Standing | None
+    """Why it is not asked now; None when it is."""
+    measure: Measure | None
+    """None: it has not been asked lately."""
+
+
 class Routes:
     """Decides which upstream is asked next, from what all workers know together."""
 
@@ -38,6 +60,7 @@ class Routes:
         self._keys = keys
         self._chance = chance
         self.can_link = can_link
+        self._measures = Measures(database)
 
     def outline(self, model: Model, request: ImageRequest, *, is_budgeted: bool = False) -> Plan:
         """The plan as configuration alone gives it, without looking at anybody's health; no query."""
@@ -57,24 +80,50 @@ class Routes:
         pairs = [(route.upstream.name, route.model) for route in model.routes]
         async with self._database.reading() as connection:
             states, at = await upstream_states.states_of(connection, {upstream for upstream, _ in pairs})
-        now = expand(standings(states, at), pairs) | self._keyless(model)
-        planned = plan(
+        measures: Mapping[Pair, Measure] = {}
+        if model.routing.policy is RoutingPolicy.FASTEST:
+            measures = await self._measures.of({upstream for upstream, _ in pairs})
+        decide = partial(
+            plan,
             model,
             request,
-            standing=now,
             is_budgeted=is_budgeted,
             can_link=self.can_link,
             chance=self._chance,
+            latency_s={
+                pair: found.latency_s for pair, found in measures.items() if found.latency_s is not None
+            },
         )
+        keyless = self._keyless(model)
+        planned = decide(standing=expand(standings(states, at), pairs) | keyless)
+        if not planned.candidates:
+            planned = decide(standing=expand(standings(relent(states), at), pairs) | keyless)
         return planned, at
 
-    async def may_ask(self, upstream: Upstream, *, is_last_resort: bool) -> bool:
-        """Whether a call may go to this upstream now; an upstream that failed repeatedly gets one probe at a time."""
+    async def may_ask(self, upstream: Upstream, *, is_repeat: bool) -> bool:
+        """Whether a call may go to this upstream now; `is_repeat`: it has failed this job before.
+
+        An upstream that failed repeatedly gets one probe at a time, and retries only within their budget.
+        """
         async with self._database.transaction() as connection:
+            if is_repeat and not may_repeat(*await upstream_states.repeats(connection, upstream.name)):
+                return False
             state = await upstream_states.state_of(connection, upstream.name)
             if state is None or not is_tripped(state):
                 return True
-            return await upstream_states.take_probe(connection, upstream.name, is_last_resort=is_last_resort)
+            return await upstream_states.take_probe(connection, upstream.name)
+
+    async def survey(self, models: Collection[Model]) -> Mapping[Pair, RouteHealth]:
+        """How each route of these models stands and has fared, for clients; measures are at most a few seconds old."""
+        pairs = [(route.upstream.name, route.model) for model in models for route in model.routes]
+        names = {upstream for upstream, _ in pairs}
+        async with self._database.reading() as connection:
+            states, at = await upstream_states.states_of(connection, names)
+        found = expand(standings(states, at), pairs)
+        for model in models:
+            found |= self._keyless(model)
+        measures = await self._measures.of(names)
+        return {pair: RouteHealth(standing=found.get(pair), measure=measures.get(pair)) for pair in pairs}
 
     async def failed(self, upstream: str, remote_model: str, failure: UpstreamFailure) -> None:
         """Remember a failure for all workers."""

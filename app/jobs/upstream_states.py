@@ -3,15 +3,25 @@
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import case, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import row_values
+from app.db.tables.attempts import attempts
 from app.db.tables.upstream_states import upstream_states as states
 from app.db.types import from_now, now
-from app.routing.health import EJECT_S, PROBE_S, TRIP_AFTER, WHOLE, Setback, UpstreamState
+from app.jobs.conditions import is_open_attempt
+from app.routing.health import (
+    DISPROVED_BY_SUCCESS,
+    EJECT_S,
+    PROBE_S,
+    TRIP_AFTER,
+    WHOLE,
+    Setback,
+    UpstreamState,
+)
 
 
 async def states_of(
@@ -33,34 +43,50 @@ async def state_of(connection: AsyncConnection, upstream: str) -> UpstreamState 
 async def record_setback(connection: AsyncConnection, upstream: str, change: Setback, *, kind: str) -> None:
     """Write what a failure changed; a longer absence that is known already stays."""
     values = {"failures": change.failures, "ejections": change.ejections, "updated_at": now()}
+    changed = dict(values)
     if change.away_s is not None:
-        values |= {"away_until": from_now(change.away_s), "away_for": kind}
+        until = from_now(change.away_s)
+        values |= {"away_until": until, "away_for": kind}
+        is_longer = states.c.away_until > until
+        changed = values | {
+            "away_until": case((is_longer, states.c.away_until), else_=until),
+            "away_for": case((is_longer, states.c.away_for), else_=kind),
+        }
     upsert = upsert_on_sqlite if connection.dialect.name == "sqlite" else upsert_on_postgres
     row = {"upstream": upstream, "model": change.model, "switch": "on", **values}
     statement = (
-        upsert(states).values(row).on_conflict_do_update(index_elements=["upstream", "model"], set_=values)
+        upsert(states).values(row).on_conflict_do_update(index_elements=["upstream", "model"], set_=changed)
     )
     await connection.execute(statement)
 
 
 async def record_success(connection: AsyncConnection, upstream: str, model: str) -> None:
-    """Close the breaker and forget what was held against a pair that has just delivered."""
+    """Close the breaker and forget what was held against a pair that has just delivered.
+
+    What the vendor asked for, or its word on our account, stays: a call that was sent before does not disprove it.
+    """
+    is_disproved = or_(states.c.away_for.in_(sorted(DISPROVED_BY_SUCCESS)), states.c.away_until <= now())
     await connection.execute(
         update(states)
         .where(states.c.upstream == upstream, states.c.model.in_([WHOLE, model]))
-        .where(or_(states.c.failures > 0, states.c.away_until.is_not(None)))
-        .values(failures=0, ejections=0, away_until=None, away_for=None, updated_at=now())
+        .where(or_(states.c.failures > 0, is_disproved))
+        .values(
+            failures=0,
+            ejections=0,
+            away_until=case((is_disproved, None), else_=states.c.away_until),
+            away_for=case((is_disproved, None), else_=states.c.away_for),
+            updated_at=now(),
+        )
     )
 
 
-async def take_probe(connection: AsyncConnection, upstream: str, *, is_last_resort: bool) -> bool:
+async def take_probe(connection: AsyncConnection, upstream: str) -> bool:
     """Take the one call that may probe a tripped upstream now; False when somebody else has it.
 
-    `is_last_resort`: no other route is left, so the upstream is probed every `EJECT_S`, however long it is ejected.
+    As a last resort an upstream is probed every `EJECT_S`, however long it is ejected; whether it is one, the plan
+    has said by naming it.
     """
-    is_over = states.c.away_until <= now()
-    if is_last_resort:
-        is_over = or_(is_over, states.c.updated_at <= from_now(-EJECT_S))
+    is_over = or_(states.c.away_until <= now(), states.c.updated_at <= from_now(-EJECT_S))
     statement = (
         update(states)
         .where(
@@ -70,6 +96,21 @@ async def take_probe(connection: AsyncConnection, upstream: str, *, is_last_reso
         .returning(states.c.upstream)
     )
     return (await connection.execute(statement)).first() is not None
+
+
+async def repeats(connection: AsyncConnection, upstream: str) -> tuple[int, int]:
+    """How many calls are in flight at an upstream, and how many of them ask it again for a job that it failed."""
+    earlier = attempts.alias()
+    is_repeat = exists().where(
+        earlier.c.job_id == attempts.c.job_id,
+        earlier.c.upstream == attempts.c.upstream,
+        earlier.c.round < attempts.c.round,
+    )
+    query = select(func.count(), func.count(case((is_repeat, 1)))).where(
+        attempts.c.upstream == upstream, is_open_attempt()
+    )
+    active, repeated = (await connection.execute(query)).one()
+    return active, repeated
 
 
 async def rows_of(connection: AsyncConnection, upstream: str) -> list[UpstreamState]:

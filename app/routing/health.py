@@ -5,7 +5,7 @@ that one call at a time probes it, and the first success closes the breaker. Sou
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -26,6 +26,13 @@ PROBE_S: Final = 10.0
 """While one call probes an upstream, the others leave it alone for so long."""
 WHOLE: Final = ""
 """The model of a row that speaks of the whole upstream."""
+REPEATS_SHARE: Final = 0.2
+REPEATS_AT_LEAST: Final = 3
+"""The retry budget: of an upstream's calls in flight, so many may be retries (Envoy's defaults)."""
+
+_EJECTING: Final = frozenset(kind.value for kind, row in POLICY.items() if row.health is HealthEffect.COUNTS)
+DISPROVED_BY_SUCCESS: Final = _EJECTING | {FailureKind.UNSUPPORTED.value}
+"""Why an upstream or a pair may be away that has just delivered, so that it is not away any longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,8 @@ class UpstreamState:
     away_for: str | None
     failures: int
     ejections: int
+    updated_at: datetime | None = None
+    """When something was last written here; None: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +87,30 @@ def setback(failure: UpstreamFailure, remote_model: str, state: UpstreamState | 
 def is_tripped(state: UpstreamState) -> bool:
     """Whether the breaker is open, or half-open once `away_until` has passed."""
     return state.failures >= TRIP_AFTER
+
+
+def may_repeat(active: int, repeats: int) -> bool:
+    """Whether an upstream may be asked again for a job that it has failed, given its calls in flight.
+
+    Retries must not keep a vendor down that is about to recover. Asking the next vendor is not a retry: it has not
+    failed anybody yet.
+    """
+    return repeats < max(REPEATS_AT_LEAST, REPEATS_SHARE * active)
+
+
+def relent(states: Sequence[UpstreamState]) -> list[UpstreamState]:
+    """The states as they count when nobody else is left: an ejection of a last resort lasts `EJECT_S`, no longer.
+
+    What a vendor asked for itself, and what is wrong with our account, is not shortened.
+    """
+    return [_relented(state) for state in states]
+
+
+def _relented(state: UpstreamState) -> UpstreamState:
+    is_ejected = is_tripped(state) and state.away_for in _EJECTING
+    if not is_ejected or state.away_until is None or state.updated_at is None:
+        return state
+    return replace(state, away_until=min(state.away_until, state.updated_at + timedelta(seconds=EJECT_S)))
 
 
 def standings(states: Sequence[UpstreamState], at: datetime) -> dict[Pair, Standing]:
