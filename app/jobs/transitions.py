@@ -41,6 +41,7 @@ from app.jobs.records import Attempt, Job
 from app.kit.json import Json, JsonObject
 from app.kit.telemetry import get_logger
 from app.ledger import books
+from app.webhooks.outbox import write_end
 
 LOG = get_logger(__name__)
 
@@ -517,7 +518,16 @@ class Transitions:
             # Pictures of a job that ends without them are kept like those that come after its end.
             await move_to_late(connection, job.id)
         closed = await repository.find(connection, job.id, team_id=None)
-        return closed or job
+        if closed is None or not closed.status.is_final:
+            return closed or job
+        await write_end(
+            connection,
+            job_id=closed.id,
+            team_id=closed.team_id,
+            status=closed.status.value,
+            webhook_url=closed.webhook_url,
+        )
+        return closed
 
     @staticmethod
     async def _release(connection: AsyncConnection, job: Job) -> None:
