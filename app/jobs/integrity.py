@@ -29,6 +29,9 @@ from app.db.tables.budgets import budgets
 from app.db.tables.idempotency_keys import idempotency_keys
 from app.db.tables.jobs import jobs
 from app.db.tables.ledger_entries import ledger_entries
+from app.db.tables.webhook_deliveries import webhook_deliveries
+from app.db.tables.webhook_endpoints import webhook_endpoints
+from app.db.tables.webhook_events import webhook_events
 from app.db.types import from_now, now, texts_in
 from app.jobs.conditions import has_state, has_status, is_open_attempt
 from app.jobs.lifecycle import FINAL, OPEN, AttemptState, Status
@@ -318,6 +321,69 @@ CHECKS: Final = (
         select(attempts.c.id).where(
             exists().where(ledger_entries.c.attempt_id == attempts.c.id),
             attempts.c.cost_micros.is_distinct_from(_NEWEST_CORRECTION),
+        ),
+    ),
+    Check(
+        "end_untold",
+        "a job ended, and the outbox does not have it for somebody who wants to be told",
+        select(jobs.c.id).where(
+            _IS_FINAL,
+            ~exists().where(webhook_events.c.job_id == jobs.c.id),
+            or_(
+                jobs.c.webhook_url.is_not(None),
+                exists().where(
+                    webhook_endpoints.c.team_id == jobs.c.team_id,
+                    webhook_endpoints.c.owed_from < jobs.c.finished_at,
+                    webhook_endpoints.c.disabled_at.is_(None),
+                    webhook_endpoints.c.deleted_at.is_(None),
+                    cast(webhook_endpoints.c.events, Text).contains("job." + jobs.c.status),
+                ),
+            ),
+        ),
+    ),
+    Check(
+        "end_mistold",
+        "the outbox has an end of a job that is not final, ended otherwise, or is another team's",
+        select(webhook_events.c.id)
+        .join(jobs, jobs.c.id == webhook_events.c.job_id)
+        .where(
+            or_(
+                webhook_events.c.type != "job." + jobs.c.status,
+                webhook_events.c.team_id != jobs.c.team_id,
+            )
+        ),
+    ),
+    Check(
+        "delivery_astray",
+        "a delivery is of another job or team than its event, or goes to another team's endpoint",
+        select(webhook_deliveries.c.id)
+        .join(webhook_events, webhook_events.c.id == webhook_deliveries.c.event_id)
+        .outerjoin(webhook_endpoints, webhook_endpoints.c.id == webhook_deliveries.c.endpoint_id)
+        .where(
+            or_(
+                webhook_deliveries.c.job_id != webhook_events.c.job_id,
+                webhook_deliveries.c.team_id != webhook_events.c.team_id,
+                webhook_endpoints.c.team_id != webhook_events.c.team_id,
+            )
+        ),
+    ),
+    Check(
+        "delivery_missing",
+        "the outbox has the end of a job, and nobody is told of it",
+        select(webhook_events.c.id).where(
+            ~exists().where(webhook_deliveries.c.event_id == webhook_events.c.id)
+        ),
+    ),
+    Check(
+        "delivery_forgotten",
+        "a delivery was due long ago, and nobody has tried it",
+        select(webhook_deliveries.c.id).where(
+            webhook_deliveries.c.status == "pending",
+            webhook_deliveries.c.next_at < from_now(-OVERDUE_S),
+            or_(
+                webhook_deliveries.c.lease_until.is_(None),
+                webhook_deliveries.c.lease_until < from_now(-OVERDUE_S),
+            ),
         ),
     ),
     Check(
