@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from app.accounts.limits import AccountLimits
 from app.accounts.service import SUBJECT as ACCOUNTS
 from app.accounts.service import Accounts
+from app.api.rendering import Renderer
 from app.assets.files import Files
 from app.assets.inputs import Inputs
 from app.assets.links import LinkSigner
@@ -49,12 +50,17 @@ from app.kit.events import Events, LocalEvents
 from app.kit.http import GuardedClient, prove_guard
 from app.kit.limiter import Limiter, LocalLimiter, RedisLimiter
 from app.kit.redis import ArqDoorbell, RedisEvents
+from app.kit.sealing import Sealer
 from app.kit.telemetry import get_logger
 from app.settings import Settings
 from app.upstreams.caller import Caller
 from app.upstreams.registry import adapter, adapter_names
 from app.upstreams.sandbox.options import SandboxOptions, SandboxOptionsInvalid
 from app.upstreams.sandbox.transport import SandboxTransport
+from app.webhooks.delivery import Deliverer, JobObject
+from app.webhooks.receivers import Receivers
+from app.webhooks.service import Webhooks
+from app.webhooks.vault import Vault
 
 LOG = get_logger(__name__)
 
@@ -91,6 +97,9 @@ class Parts:
     """Set to make the engine look for work."""
     files: Files
     inputs: Inputs
+    webhooks: Webhooks
+    vault: Vault
+    deliverer: Deliverer
     checks: Mapping[str, Callable[[], Awaitable[None]]]
     """What must work before the process is ready, by name."""
 
@@ -190,6 +199,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             draining=asyncio.Event(),
             lease_s=settings.lease_s,
         )
+        receivers = Receivers(client)
         jobs = JobService(
             database,
             transitions,
@@ -199,8 +209,11 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             events,
             result_ttl_s=settings.result_ttl_s,
             limits=limits,
+            receivers=receivers,
         )
         heartbeat = None if database.is_sqlite else Heartbeat(settings.database_url, settings.lease_s)
+        vault = Vault(database, Sealer(settings.secret_keys))
+        shown = _job_object(jobs, Renderer(signer, settings.public_url))
         yield Parts(
             settings=settings,
             catalog=current,
@@ -232,8 +245,21 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
                 max_bytes=settings.max_image_bytes,
                 max_pixels=settings.max_pixels,
             ),
+            webhooks=Webhooks(database, receivers, vault),
+            vault=vault,
+            deliverer=Deliverer(database, client, vault, shown, jitter=random.SystemRandom()),
             checks=_checks(database, storage, events, jobs),
         )
+
+
+def _job_object(jobs: JobService, renderer: Renderer) -> JobObject:
+    """How events show a job: as its team sees it, with fresh links."""
+
+    async def show(job_id: str) -> tuple[dict[str, object], int]:
+        view = await jobs.view(job_id, None)
+        return renderer.job(view), view.job.revision
+
+    return show
 
 
 def process_name() -> str:
@@ -315,7 +341,7 @@ async def listening(parts: Parts) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def working(parts: Parts) -> AsyncIterator[None]:
-    """Run the engine, its heartbeat and the sweeper, and what `listening` runs."""
+    """Run the engine, its heartbeat, the sweeper and the deliveries of webhooks, and what `listening` runs."""
     if parts.database.is_sqlite:
         await parts.transitions.start_over()
     if parts.heartbeat is not None:
@@ -324,6 +350,7 @@ async def working(parts: Parts) -> AsyncIterator[None]:
         async with (
             listening(parts),
             in_background(parts.engine.run()),
+            in_background(parts.deliverer.run()),
             in_background(keep_sweeping(parts.sweeper, every_s=parts.settings.lease_s / 6)),
         ):
             yield

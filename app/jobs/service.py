@@ -38,6 +38,7 @@ from app.jobs.waiting import HELD_S, Waiters
 from app.kit.doorbell import Doorbell
 from app.kit.events import Events
 from app.kit.ids import new_id
+from app.webhooks.receivers import Receivers
 from app.kit.limiter import LocalLimiter
 
 MAINTENANCE_RETRY_S: Final = 30.0
@@ -132,8 +133,12 @@ class JobService:
         *,
         result_ttl_s: float,
         limits: AccountLimits | None = None,
+        receivers: Receivers | None = None,
     ) -> None:
-        """Join the parts; `limits` counts a process's own requests unless another is given."""
+        """Join the parts; `limits` counts a process's own requests unless another is given.
+
+        `receivers` judges where webhooks would go; without it their URLs are judged when they are dialled alone.
+        """
         self._database = database
         self._allowance = Allowance(database, limits or AccountLimits(database, LocalLimiter()))
         self._transitions = transitions
@@ -142,6 +147,7 @@ class JobService:
         self._doorbell = doorbell
         self._events = events
         self._result_ttl_s = result_ttl_s
+        self._receivers = receivers
         self._stopping = asyncio.Event()
 
     async def submit(self, submission: Submission, *, witness: Witness[Job] = unwitnessed) -> Submitted:
@@ -155,6 +161,7 @@ class JobService:
             InsufficientQuota: a budget has no room for the request.
             IdempotencyKeyReused: the key stands for another request.
             InMaintenance: no new job is taken in at the moment.
+            ReceiverRefused: nothing may be sent to its webhook's URL.
             StoreUnavailable: the database did not answer; the job may or may not exist.
         """
         terms = await self._allowance.terms(submission.team_id, submission.api_key_id)
@@ -163,6 +170,8 @@ class JobService:
             submission.request, check_model=terms.check_model, is_budgeted=bool(in_force)
         )
         request = admitted.request
+        if submission.webhook_url is not None and self._receivers is not None:
+            await self._receivers.admit(submission.webhook_url, param="webhook_url", must_resolve=False)
         # An operator's requeue is no request of the team.
         is_counted = submission.requeued_from is None
         taken = await self._allowance.count_request(terms) if is_counted else Taken()
