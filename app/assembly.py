@@ -21,6 +21,7 @@ from app.accounts.service import SUBJECT as ACCOUNTS
 from app.accounts.service import Accounts
 from app.api.rendering import Renderer
 from app.assets.files import Files
+from app.assets.gate import StorageGate
 from app.assets.inputs import Inputs
 from app.assets.links import LinkSigner
 from app.assets.service import PictureKeeper, StoredInputs
@@ -165,7 +166,12 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
         closing.push_async_callback(database.close)
         client = GuardedClient(allow_networks=settings.allow_networks)
         closing.push_async_callback(client.aclose)
-        storage = storage_from_url(settings.storage_url, settings.data_dir, settings.aws_variables())
+        storage = storage_from_url(
+            settings.storage_url,
+            settings.data_dir,
+            settings.aws_variables(),
+            is_shared=not settings.is_embedded,
+        )
         signer = LinkSigner(settings.secret_keys, settings.public_url)
         rung = asyncio.Event()
         events: Events = LocalEvents()
@@ -204,6 +210,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             database,
             transitions,
             Admission(current, routes, max_prompt_chars=settings.max_prompt_chars),
+            StorageGate(storage),
             waiters,
             doorbell,
             events,

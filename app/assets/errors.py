@@ -11,6 +11,15 @@ class StorageUnavailable(GatewayError):
     type = "server_error"
 
 
+class StorageFull(GatewayError):
+    """Storage could not take the pictures of another job; nothing was bought."""
+
+    status = 503
+    code = "internal_error"
+    type = "server_error"
+    should_retry = True
+
+
 class AssetMissing(GatewayError):
     """Storage holds nothing under this key: it was deleted, or lost."""
 

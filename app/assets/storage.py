@@ -41,6 +41,7 @@ _CANNOT_LINK: Final = frozenset(
     {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 )
 _MIN_FREE_BYTES: Final = 2 * 1024**3
+_MIN_FREE_ALONE_BYTES: Final = 256 * 1024 * 1024
 _MIN_FREE_SHARE: Final = 0.05
 
 
@@ -100,22 +101,27 @@ class Storage(Protocol):
         ...
 
 
-def storage_from_url(url: str | None, data_dir: Path, environment: Mapping[str, str]) -> Storage:
+def storage_from_url(
+    url: str | None, data_dir: Path, environment: Mapping[str, str], *, is_shared: bool = True
+) -> Storage:
     """Build the storage that `DARKROOM_STORAGE_URL` names; None is the folder `files` in the data directory.
 
-    `environment` is where the usual `AWS_*` variables are looked up.
+    `environment` is where the usual `AWS_*` variables are looked up. `is_shared`: several processes work on it, so a
+    good part of the disk is kept clear; alone, on somebody's own machine, room for the calls in flight will do.
 
     Raises:
         ValueError: the URL is of no kind that we know; the message says what would work.
     """
+    least = _MIN_FREE_BYTES if is_shared else _MIN_FREE_ALONE_BYTES
+    share = _MIN_FREE_SHARE if is_shared else 0.0
     if url is None:
-        return FileStorage(data_dir / "files")
+        return FileStorage(data_dir / "files", min_free_bytes=least, min_free_share=share)
     parts = urlsplit(url)
     if parts.query or parts.fragment or parts.username:
         raise ValueError(f"a storage URL holds no user, query or fragment: {parts.scheme}://…")
     match parts.scheme:
         case "file" if parts.netloc in {"", "localhost"} and parts.path:
-            return FileStorage(Path(unquote(parts.path)))
+            return FileStorage(Path(unquote(parts.path)), min_free_bytes=least, min_free_share=share)
         case "s3" if parts.netloc:
             return S3Storage(parts.netloc, parts.path.strip("/"), environment)
         case _:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.accounts.limits import AccountLimits, Taken
 from app.accounts.records import Rate
+from app.assets.gate import StorageGate
 from app.assets.records import Asset, AssetKind, Picture
 from app.assets.repository import assets_of_jobs, hand_on_inputs, insert_assets
 from app.db.engine import Database, StoreUnavailable
@@ -19,7 +20,7 @@ from app.domain.errors import GatewayError
 from app.domain.money import Certainty
 from app.domain.requests import ImageRequest
 from app.jobs import adoption, repository, switches
-from app.jobs.admission import Admission
+from app.jobs.admission import Admission, Explanation
 from app.jobs.allowance import Allowance, budgets_in_force
 from app.jobs.errors import (
     IdempotencyKeyReused,
@@ -127,6 +128,7 @@ class JobService:
         database: Database,
         transitions: Transitions,
         admission: Admission,
+        gate: StorageGate,
         waiters: Waiters,
         doorbell: Doorbell,
         events: Events,
@@ -143,6 +145,7 @@ class JobService:
         self._allowance = Allowance(database, limits or AccountLimits(database, LocalLimiter()))
         self._transitions = transitions
         self._admission = admission
+        self._gate = gate
         self._waiters = waiters
         self._doorbell = doorbell
         self._events = events
@@ -162,6 +165,7 @@ class JobService:
             IdempotencyKeyReused: the key stands for another request.
             InMaintenance: no new job is taken in at the moment.
             ReceiverRefused: nothing may be sent to its webhook's URL.
+            StorageFull: the pictures could not be kept.
             StoreUnavailable: the database did not answer; the job may or may not exist.
         """
         terms = await self._allowance.terms(submission.team_id, submission.api_key_id)
@@ -172,6 +176,7 @@ class JobService:
         request = admitted.request
         if submission.webhook_url is not None and self._receivers is not None:
             await self._receivers.admit(submission.webhook_url, param="webhook_url", must_resolve=False)
+        await self._gate.enter()
         # An operator's requeue is no request of the team.
         is_counted = submission.requeued_from is None
         taken = await self._allowance.count_request(terms) if is_counted else Taken()
@@ -311,6 +316,16 @@ class JobService:
             if not adopted:
                 return None
             await asyncio.sleep(_ADOPTION_LOOK_S)
+
+    async def explain(self, request: ImageRequest, team_id: str, api_key_id: str) -> Explanation:
+        """Say what would become of a request of this caller; nothing is counted, held or written.
+
+        Raises:
+            GatewayError: the request would be refused before any route is thought of.
+        """
+        terms = await self._allowance.terms(team_id, api_key_id)
+        is_budgeted = bool(budgets_in_force(terms))
+        return await self._admission.explain(request, check_model=terms.check_model, is_budgeted=is_budgeted)
 
     async def view(self, job_id: str, team_id: str | None) -> JobView:
         """Look at a job; `team_id` None is for operators.

@@ -22,6 +22,7 @@ from app.api.deadlines import DeadlineH11
 from app.api.forms import FormLimits
 from app.api.rendering import Renderer
 from app.assets.files import Files
+from app.assets.gate import StorageGate
 from app.assets.inputs import Inputs
 from app.assets.links import LinkSigner
 from app.assets.records import Picture
@@ -174,12 +175,14 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
     events, rung = LocalEvents(), asyncio.Event()
     catalog = CurrentCatalog(shipped())
     keys = Keyring({"OPENAI_API_KEY": "sk-test", "THE_ROUTER_API_KEY": "sk-test"})
-    admission = Admission(catalog, Routes(database, keys, random.Random(0)))
+    routes = Routes(database, keys, random.Random(0))
+    admission = Admission(catalog, routes)
     transitions = Transitions(database, lease_s=30)
     service = JobService(
         database,
         transitions,
         admission,
+        StorageGate(storage),
         Waiters(database, events),
         LocalDoorbell(rung),
         events,
@@ -204,7 +207,7 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
             imarouter.router(service, renderer, inputs, limits, catalog),
             variations.router(),
             jobs.router(service, answers, renderer, catalog),
-            models.router(catalog),
+            models.router(catalog, routes),
             files.router(Files(database, storage, signer), storage),
         ]
         return create_app(routers, accounts, version="0.1.0")

@@ -4,6 +4,8 @@ import random
 from dataclasses import replace
 from typing import Any
 
+from app.assets.gate import StorageGate
+from app.assets.storage import FileStorage
 from app.catalog.current import CurrentCatalog
 from app.catalog.entries import OnUnknownOutcome
 from app.catalog.keys import Keyring
@@ -43,11 +45,22 @@ def front_door(database: Database) -> JobService:
         database,
         Transitions(database, lease_s=30.0),
         Admission(CurrentCatalog(catalog), routes),
+        StorageGate(_Endless()),
         Waiters(database, events),
         Silent(),
         events,
         result_ttl_s=86400.0,
     )
+
+
+class _Endless(FileStorage):
+    """Storage that never fills, and that nothing is put into."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def check(self) -> None:
+        """Find room."""
 
 
 def submission(team_id: str, prompt: str = "a boat", **fields: Any) -> Submission:
