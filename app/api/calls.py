@@ -13,10 +13,11 @@ from fastapi import Request
 from app.accounts.records import Caller
 from app.api.bodies import parse_json_object
 from app.api.parameters import Fields
-from app.domain.errors import InvalidValue, UnsupportedParameter
+from app.domain.errors import InvalidValue
 from app.domain.requests import ImageRequest
 from app.jobs.service import Submission
 from app.kit.json import Json
+from app.webhooks.receivers import check_receiver
 
 _PRIORITIES: Final = {"high": 0, "normal": 1, "low": 2}
 _METADATA_PAIRS: Final = 16
@@ -46,6 +47,8 @@ class CallOptions:
     read_timeout_s: float | None
     """How long the caller's SDK says that it will wait; None when it says nothing."""
     metadata: Mapping[str, str]
+    webhook_url: str | None
+    """Who wants to be told how the job ended; its text is judged, where it leads is not yet."""
     priority: int
     cancel_after_s: float | None
 
@@ -59,6 +62,7 @@ class CallOptions:
             idempotency_key=self.idempotency_key,
             sdk_retry=self.sdk_retry,
             metadata=self.metadata,
+            webhook_url=self.webhook_url,
             priority=self.priority,
             cancel_after_s=self.cancel_after_s,
             is_waited_for=not self.is_async,
@@ -76,18 +80,16 @@ def read_options(request: Request, fields: Fields) -> CallOptions:
 
     Raises:
         InvalidValue: an option has an impossible value, or different ones in the body and in a header.
-        UnsupportedParameter: an option that is not built yet.
+        ReceiverRefused: nothing can be sent to `webhook_url`.
     """
     prefers_async = _prefers_async(request)
     is_async = _flag(request, "async") or prefers_async
     if is_async and fields.holds("stream") and fields.rest()["stream"] is True:
         message = "Invalid value: 'async' and 'stream' exclude each other. Leave one of them out."
         raise InvalidValue(message, param="async")
-    if _text(request, fields, "webhook_url") is not None:
-        message = (
-            "Unsupported parameter: 'webhook_url' is not available yet. Poll the job, or watch its events."
-        )
-        raise UnsupportedParameter(message, param="webhook_url")
+    webhook_url = _text(request, fields, "webhook_url")
+    if webhook_url is not None:
+        check_receiver(webhook_url, param="webhook_url")
     return CallOptions(
         is_async=is_async,
         prefers_async=prefers_async,
@@ -95,6 +97,7 @@ def read_options(request: Request, fields: Fields) -> CallOptions:
         sdk_retry=int(_matching(_COUNT, request.headers.get("x-stainless-retry-count"), "0")),
         read_timeout_s=_read_timeout_s(request),
         metadata=_metadata(request, fields),
+        webhook_url=webhook_url,
         priority=_priority(request, fields),
         cancel_after_s=_cancel_after_s(request, fields),
     )

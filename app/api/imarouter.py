@@ -36,7 +36,7 @@ from app.api.schemas import (
 from app.assets.inputs import Inputs
 from app.catalog.current import CurrentCatalog
 from app.catalog.entries import SizeRule
-from app.domain.errors import InvalidValue, MissingParameter, UnknownParameter, UnsupportedParameter
+from app.domain.errors import InvalidValue, MissingParameter, UnknownParameter
 from app.domain.money import MICROS_PER_USD
 from app.domain.pictures import Size
 from app.domain.requests import ImageRequest, Operation
@@ -102,9 +102,11 @@ def router(
             document = await read_picture_json(request, folder, limits)
             digests = await asyncio.to_thread(canonical, document)
             images, mask = await asyncio.to_thread(_sources, document, operation, limits)
-            wanted = _read(Fields(document), model, operation, catalog)
+            fields = Fields(document)
+            webhook_url = fields.text("webhookUrl")
+            wanted = _read(fields, model, operation, catalog)
             # The body is ImaRouter's own; what it has no field for comes in headers.
-            options = replace(read_options(request, Fields({})), is_async=True)
+            options = replace(read_options(request, Fields({"webhook_url": webhook_url})), is_async=True)
             fingerprint = fingerprint_of(
                 "POST", request.url.path, digests if isinstance(digests, dict) else {}
             )
@@ -210,9 +212,6 @@ def _sources(
 
 
 def _read(fields: Fields, model_name: str, operation: Operation, catalog: CurrentCatalog) -> ImageRequest:
-    if fields.holds("webhookUrl"):
-        message = "Unsupported parameter: 'webhookUrl' is not available yet. Poll the job."
-        raise UnsupportedParameter(message, param="webhookUrl")
     model = known_model(catalog.get(), model_name)
     size, adjusted = _size(fields, model.capabilities.sizes)
     wanted = ImageRequest(

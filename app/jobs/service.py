@@ -39,8 +39,8 @@ from app.jobs.waiting import HELD_S, Waiters
 from app.kit.doorbell import Doorbell
 from app.kit.events import Events
 from app.kit.ids import new_id
-from app.webhooks.receivers import Receivers
 from app.kit.limiter import LocalLimiter
+from app.webhooks.receivers import Receivers
 
 MAINTENANCE_RETRY_S: Final = 30.0
 """Advised to callers who are turned away in maintenance."""

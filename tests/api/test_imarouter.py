@@ -174,7 +174,7 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     (GENERATE, {**PLAIN, "numImages": "2"}, 400, "invalid_value"),
     (GENERATE, {**PLAIN, "numImages": 11}, 400, "invalid_value"),
     (GENERATE, {**PLAIN, "outputFormat": "bmp"}, 400, "invalid_value"),
-    (GENERATE, {**PLAIN, "webhookUrl": "https://example.com"}, 400, "unsupported_parameter"),
+    (GENERATE, {**PLAIN, "webhookUrl": "ftp://example.com"}, 400, "invalid_url"),
     (GENERATE, {**PLAIN, "imageUrls": [DATA_URL]}, 400, "unknown_parameter"),
     ("/v1/image/nobodys/generate", PLAIN, 404, "model_not_found"),
     (EDIT, PLAIN, 400, "missing_required_parameter"),
