@@ -11,7 +11,7 @@ from typing import Final
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from app.admin import audit_log, config, keys, maintenance, teams, upstreams
+from app.admin import audit_log, config, keys, maintenance, spend, teams, upstreams
 from app.admin import jobs as all_jobs
 from app.admin.audit import Audit
 from app.admin.configuration import Configuration
@@ -24,6 +24,7 @@ from app.api.forms import FormLimits
 from app.api.rendering import Renderer
 from app.assembly import DRAIN_GRACE_S, Parts, assemble, listening, working
 from app.kit.telemetry import get_logger
+from app.ledger.service import Ledger
 from app.settings import Settings
 
 LOG = get_logger(__name__)
@@ -89,6 +90,7 @@ def _operators(parts: Parts, renderer: Renderer) -> list[APIRouter]:
         upstreams.router(parts.routes, parts.catalog, audit),
         config.router(parts.catalogs, parts.catalog, Configuration(parts.catalogs, audit)),
         maintenance.router(parts.jobs, audit),
+        spend.router(Ledger(parts.database), audit),
         audit_log.router(audit),
     ]
 
