@@ -49,6 +49,8 @@ IDEMPOTENCY_TTL_S: Final = 30 * 86400.0
 _COMMIT_TRIES: Final = 3
 _SHOWN: Final = (AssetKind.RESULT, AssetKind.LATE, AssetKind.PARTIAL)
 _ADOPTION_LOOK_S: Final = 0.1
+_NOTICE_S: Final = 2.0
+"""How long after the broken call a retry may overtake our notice of it (reliability 3.5)."""
 _Take: TypeAlias = Callable[[AsyncConnection, Job], Awaitable[None]]
 
 
@@ -302,6 +304,7 @@ class JobService:
 
     async def _adopt(self, submission: Submission) -> Job | None:
         """Find the job of an identical call that was cut off; waits while one may still be about to be cut off."""
+        gives_up_at = asyncio.get_running_loop().time() + HELD_S + _NOTICE_S
         while True:
             async with self._database.transaction() as connection:
                 adopted = await adoption.adopt(
@@ -313,7 +316,8 @@ class JobService:
                 )
                 if isinstance(adopted, str):
                     return await self._found(connection, adopted, submission.team_id)
-            if not adopted:
+            # A caller that is still held by then was not cut off: this is a request of its own.
+            if not adopted or asyncio.get_running_loop().time() > gives_up_at:
                 return None
             await asyncio.sleep(_ADOPTION_LOOK_S)
 
