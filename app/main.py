@@ -15,7 +15,7 @@ from app.admin import audit_log, config, keys, maintenance, spend, teams, upstre
 from app.admin import jobs as all_jobs
 from app.admin.audit import Audit
 from app.admin.configuration import Configuration
-from app.api import chat, edits, files, generations, health, imarouter, models, uploads, variations
+from app.api import chat, edits, files, generations, health, imarouter, models, route, uploads, variations
 from app.api import jobs as job_endpoints
 from app.api.answers import Answers
 from app.api.application import create_app
@@ -64,8 +64,9 @@ def build_app(parts: Parts) -> FastAPI:
         chat.router(parts.jobs, answers, parts.inputs, limits, parts.catalog),
         imarouter.router(parts.jobs, renderer, parts.inputs, limits, parts.catalog),
         variations.router(),
+        route.router(parts.jobs, parts.inputs, limits),
         job_endpoints.router(parts.jobs, answers, renderer, parts.catalog),
-        models.router(parts.catalog, parts.limits),
+        models.router(parts.catalog, parts.routes, parts.limits),
         files.router(parts.files, parts.storage),
         uploads.router(parts.files, parts.inputs, limits),
         health.router(parts.checks, parts.warnings),

@@ -77,7 +77,7 @@ _DOCUMENTATION: Final[dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """An edit, its texts still to be read and its pictures still to be taken in."""
 
     document: Mapping[str, Json]
@@ -118,15 +118,15 @@ def router(jobs: JobService, answers: Answers, inputs: Inputs, limits: FormLimit
     return routes
 
 
-async def _read(request: Request, folder: Path, limits: FormLimits) -> _Wanted:
+async def _read(request: Request, folder: Path, limits: FormLimits) -> Wanted:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         document = await read_picture_json(request, folder, limits)
         # Digests of pictures are worth a thread.
-        return await asyncio.to_thread(_from_json, document, limits)
+        return await asyncio.to_thread(read_edit_json, document, limits)
     return _from_form(await read_form(request, folder, limits), limits)
 
 
-def _from_form(form: Form, limits: FormLimits) -> _Wanted:
+def _from_form(form: Form, limits: FormLimits) -> Wanted:
     images = [_uploaded(file) for file in form.files if file.name in _IMAGE_FIELDS]
     masks = [_uploaded(file) for file in form.files if file.name == "mask"]
     strays = [file.name for file in form.files if file.name not in (*_IMAGE_FIELDS, "mask")]
@@ -137,21 +137,26 @@ def _from_form(form: Form, limits: FormLimits) -> _Wanted:
     if len(masks) > 1:
         raise InvalidValue("Only one mask can be used.", param="mask")
     _check_count(images, "image", limits)
-    return _Wanted(typed_form(form.fields), tuple(images), masks[0] if masks else None)
+    return Wanted(typed_form(form.fields), tuple(images), masks[0] if masks else None)
 
 
 def _uploaded(file: UploadedFile) -> Source:
     return Source(given=file, file_id=None, param=file.name.removesuffix("[]"), digest=file.sha256.hex())
 
 
-def _from_json(document: dict[str, Any], limits: FormLimits) -> _Wanted:
+def read_edit_json(document: dict[str, Any], limits: FormLimits) -> Wanted:
+    """Take the pictures out of an edit's JSON body. Reads those that came in it, so not for the event loop.
+
+    Raises:
+        GatewayError: there is none, there are too many, or one is named in no way that exists.
+    """
     given = document.pop("images", None)
     mask = document.pop("mask", None)
     if given is not None and not isinstance(given, list):
         raise InvalidValue("Invalid type for 'images': expected an array of objects.", param="images")
     images = [_reference(item, f"images[{place}]") for place, item in enumerate(given or [])]
     _check_count(images, "images", limits)
-    return _Wanted(document, tuple(images), None if mask is None else _reference(mask, "mask"))
+    return Wanted(document, tuple(images), None if mask is None else _reference(mask, "mask"))
 
 
 def _reference(item: object, param: str) -> Source:
@@ -178,7 +183,7 @@ def _check_count(images: Sequence[Source], param: str, limits: FormLimits) -> No
         )
 
 
-def _canonical(wanted: _Wanted) -> dict[str, Json]:
+def _canonical(wanted: Wanted) -> dict[str, Json]:
     """The request with a digest in the place of each picture: their order matters, a form's boundary does not."""
     pictures: dict[str, Json] = {"image": [source.digest for source in wanted.images]}
     if wanted.mask is not None:

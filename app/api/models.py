@@ -18,9 +18,11 @@ from app.catalog.current import CurrentCatalog
 from app.catalog.entries import Model, Route
 from app.domain.pictures import Size
 from app.jobs.admission import known_model
+from app.jobs.routes import RouteHealth, Routes
+from app.routing.plan import Pair
 
 
-def router(catalog: CurrentCatalog, limits: AccountLimits | None = None) -> APIRouter:
+def router(catalog: CurrentCatalog, upstreams: Routes, limits: AccountLimits | None = None) -> APIRouter:
     """Build the endpoints; with `limits`, a caller sees only the models that it may use."""
     routes = APIRouter(prefix="/v1/models", tags=["models"], dependencies=[BEARER], responses=ERRORS)
 
@@ -33,7 +35,8 @@ def router(catalog: CurrentCatalog, limits: AccountLimits | None = None) -> APIR
         """List every model of the catalog that the caller may use."""
         terms = await terms_of(request)
         models = [item for item in catalog.get().models.values() if terms is None or terms.allows(item.name)]
-        return JSONResponse({"object": "list", "data": [model_object(model) for model in models]})
+        health = await upstreams.survey(models)
+        return JSONResponse({"object": "list", "data": [model_object(model, health) for model in models]})
 
     @routes.get(
         "/{model_id:path}",
@@ -46,7 +49,7 @@ def router(catalog: CurrentCatalog, limits: AccountLimits | None = None) -> APIR
         terms = await terms_of(request)
         if terms is not None:
             terms.check_model(model.name)
-        return JSONResponse(model_object(model))
+        return JSONResponse(model_object(model, await upstreams.survey([model])))
 
     async def terms_of(request: Request) -> Terms | None:
         caller = caller_of(request)
@@ -55,8 +58,8 @@ def router(catalog: CurrentCatalog, limits: AccountLimits | None = None) -> APIR
     return routes
 
 
-def model_object(model: Model) -> dict[str, object]:
-    """OpenAI's model object, and under `darkroom` what is known of the model here."""
+def model_object(model: Model, health: Mapping[Pair, RouteHealth] | None = None) -> dict[str, object]:
+    """OpenAI's model object, and under `darkroom` what is known of the model here, each route's health if given."""
     return {
         "id": model.name,
         "object": "model",
@@ -67,7 +70,10 @@ def model_object(model: Model) -> dict[str, object]:
             "aliases": list(model.aliases),
             "capabilities": _document(asdict(model.capabilities)),
             "routing": _document(asdict(model.routing)),
-            "routes": [_route(route) for route in model.routes],
+            "routes": [
+                _route(route) | _health((health or {}).get((route.upstream.name, route.model)))
+                for route in model.routes
+            ],
         },
     }
 
@@ -80,6 +86,24 @@ def _route(route: Route) -> dict[str, object]:
         "supports": _document(asdict(route.supports)),
         # USD as decimal strings; null where nothing is known, which is not the same as free.
         "prices": _document(asdict(route.prices)) if route.prices.is_known else None,
+    }
+
+
+def _health(health: RouteHealth | None) -> dict[str, object]:
+    if health is None:
+        return {}
+    standing, measure = health.standing, health.measure
+    away_until = None if standing is None else standing.retry_at
+    return {
+        "health": {
+            "state": "ready" if standing is None else standing.absence.value,
+            "reason": None if standing is None else standing.reason,
+            "away_until": None if away_until is None else int(away_until.timestamp()),
+        },
+        # Of the last hour, newer attempts counting more; null where there were none.
+        "latency_s": None if measure is None or measure.latency_s is None else round(measure.latency_s, 3),
+        "success_rate": None if measure is None else round(measure.success_rate, 4),
+        "attempts": 0 if measure is None else measure.attempts,
     }
 
 

@@ -374,3 +374,41 @@ class DeletedFile(BaseModel):
     id: str
     object: Literal["file"]
     deleted: Literal[True]
+
+
+class RouteCandidate(BaseModel):
+    """A route that would be asked."""
+
+    upstream: str
+    model: str = Field(description="The name that the upstream knows.")
+    pictures_per_attempt: int = Field(
+        description="How many of the request's pictures one call makes at most."
+    )
+    estimated_cost_usd: str | None = Field(
+        description="For all pictures, as a decimal; null when the route has no price."
+    )
+
+
+class RouteLeftOut(BaseModel):
+    """A route that would not be asked, and why."""
+
+    upstream: str
+    model: str
+    kind: Literal["unable", "off", "later"] = Field(
+        description="It cannot do the request; it is off until somebody acts; it comes back by itself."
+    )
+    reason: str
+    param: str | None = Field(description="The parameter that an unable route fails on.")
+    retry_at: int | None = Field(description="Unix seconds; when it comes back, where that is known.")
+
+
+class RouteAnswer(BaseModel):
+    """Who would make the pictures of a request."""
+
+    object: Literal["image_route"]
+    model: str
+    operation: Literal["image.generation", "image.edit"]
+    policy: Literal["priority", "cheapest", "fastest", "weighted"]
+    routes: list[RouteCandidate] = Field(description="In the order in which they would be asked.")
+    left_out: list[RouteLeftOut] = Field(description="Each other route of the model.")
+    error: Error | None = Field(description="What a call would be told if no route can serve it, else null.")
