@@ -11,7 +11,7 @@ from typing import Final
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
-from app.admin import audit_log, config, keys, maintenance, spend, teams, upstreams
+from app.admin import audit_log, config, keys, maintenance, spend, teams, upstreams, webhooks
 from app.admin import jobs as all_jobs
 from app.admin.audit import Audit
 from app.admin.configuration import Configuration
@@ -92,6 +92,7 @@ def _operators(parts: Parts, renderer: Renderer) -> list[APIRouter]:
         config.router(parts.catalogs, parts.catalog, Configuration(parts.catalogs, audit)),
         maintenance.router(parts.jobs, audit),
         spend.router(Ledger(parts.database), audit),
+        webhooks.router(parts.webhooks, parts.vault, audit),
         audit_log.router(audit),
     ]
 
