@@ -350,7 +350,10 @@ async def listening(parts: Parts) -> AsyncIterator[None]:
 async def working(parts: Parts) -> AsyncIterator[None]:
     """Run the engine, its heartbeat, the sweeper and the deliveries of webhooks, and what `listening` runs."""
     if parts.database.is_sqlite:
-        await parts.transitions.start_over()
+        upstreams = parts.catalog.get().upstreams.values()
+        await parts.transitions.start_over(
+            in_process={upstream.name for upstream in upstreams if upstream.adapter == SANDBOX}
+        )
     if parts.heartbeat is not None:
         parts.heartbeat.start()
     try:

@@ -5,7 +5,7 @@ Lock order everywhere: job, then attempts. The claim has a file of its own, `cla
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -269,6 +269,12 @@ async def find_attempt(connection: AsyncConnection, attempt_id: str) -> Attempt 
     """Read an attempt as it stands."""
     row = (await connection.execute(select(attempts).where(attempts.c.id == attempt_id))).first()
     return None if row is None else attempt_from(row_values(row))
+
+
+async def intents_at(connection: AsyncConnection, upstreams: Collection[str]) -> list[Attempt]:
+    """Read the attempts at these upstreams of which nothing is known but that they may have been sent."""
+    query = select(attempts).where(attempts.c.upstream.in_(sorted(upstreams)), has_state(AttemptState.INTENT))
+    return [attempt_from(row_values(row)) for row in await connection.execute(query)]
 
 
 async def insert_attempt(

@@ -4,7 +4,7 @@ Success is welcome late and from anybody; failure only from the current holder (
 `to_buy` is the lock against buying twice.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -432,10 +432,16 @@ class Transitions:
         ending = Ending.POISONED if job.claims >= CLAIMS_MAX else _ending_at_deadline(attempts, job)
         await self._end(connection, job, attempts, ending)
 
-    async def start_over(self) -> None:
-        """As the embedded default starts: no worker is left, so every lease is void and every intent due."""
+    async def start_over(self, *, in_process: Collection[str]) -> None:
+        """As the embedded default starts: no worker is left, so every lease is void and every intent due.
+
+        `in_process`: upstreams that draw in the process itself. They ended with it, so nothing was bought there.
+        """
         async with self._database.transaction() as connection:
             await repository.void_leases(connection)
+            ended = await repository.intents_at(connection, in_process)
+        for attempt in ended:
+            await self.refuse(attempt, _ENDED_WITH_US)
 
     @staticmethod
     async def _held(connection: AsyncConnection, job_id: str, token: int) -> tuple[Job, datetime]:
@@ -536,6 +542,7 @@ class Transitions:
             await repository.change(connection, job.id, free, visible=False)
 
 
+_ENDED_WITH_US: Final = UpstreamFailure(FailureKind.DOWN, "it ended with the process that it drew in")
 _UNANSWERED: Final = UpstreamFailure(
     FailureKind.TIMED_OUT, "its worker stopped before an answer was recorded"
 )

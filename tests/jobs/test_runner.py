@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from app.jobs.lifecycle import AttemptState, Status
+from app.jobs.transitions import NewAttempt
+from tests.jobs.conftest import NO_LIMITS
 from tests.kitchen import Kitchen, catalog_of, open_kitchen, write_settings
 from tests.simulators.openai import OpenAi
 from tests.simulators.server import Simulator
@@ -149,3 +151,30 @@ async def test_a_stream_that_breaks_before_a_picture_may_have_been_paid_for(kitc
         view = await running.served(await running.order(stream=True, partial_images=1))
         assert view.job.error is not None
         assert view.job.error["code"] == "upstream_outcome_unknown"
+
+
+async def test_a_restart_draws_again_what_ended_with_the_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sqlite_url: str
+) -> None:
+    async with OpenAi(api_key="sk-test") as vendor:
+        monkeypatch.setenv("OPENAI_TEST_KEY", "sk-test")
+        catalog = catalog_of({"openai": vendor})
+        catalog["upstreams"]["openai"] = {
+            "adapter": "sandbox",
+            "base_url": "http://sandbox.invalid/v1",
+            "max_concurrency": 5,
+            "options": {"delay_s": 0},
+        }
+        settings = write_settings(monkeypatch, tmp_path, catalog, database_url=sqlite_url)
+        async with open_kitchen(settings, is_working=False) as running:
+            job_id = await running.order()
+            moves = running.parts.transitions
+            (job,) = await moves.claim("a process that is killed", 1)
+            planned = [NewAttempt(id="att_1", upstream="openai", target={"model": "gpt-image-2"}, pictures=1)]
+            await moves.open_attempts(
+                job.id, job.lease_token, planned, round_number=1, limits=NO_LIMITS, timeout_s=330.0
+            )
+        async with open_kitchen(settings) as running:
+            view = await running.served(job_id)
+            assert view.job.status is Status.SUCCEEDED
+            assert [item.state for item in view.attempts] == [AttemptState.UNPAID, AttemptState.SUCCEEDED]
