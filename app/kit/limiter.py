@@ -20,7 +20,7 @@ LOG = get_logger(__name__)
 WINDOW_S: Final = 60.0
 """In which a bucket that is empty fills up."""
 _BUDGET_S: Final = 0.05
-"""What Redis may take before it counts as away."""
+"""A request waits for this, so it is little; Redis answers within a millisecond."""
 _AWAY_S: Final = 1.0
 """How long it is then not asked, so that not every request waits in vain."""
 _CONNECTIONS: Final = 20
@@ -169,18 +169,33 @@ _PREFIX: Final = "darkroom:limiter:bucket:"
 class RedisLimiter:
     """Buckets that all processes share; of this process alone while Redis is away."""
 
-    def __init__(self, url: str, process: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Connect when first used; `process` is the name under which this process is counted."""
+    def __init__(
+        self,
+        url: str,
+        process: str,
+        *,
+        budget_s: float = _BUDGET_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Connect when first used.
+
+        Args:
+            url: of the Redis that all processes share.
+            process: the name under which this process is counted.
+            budget_s: what Redis may take before it counts as away.
+            clock: seconds that only grow; moved by tests.
+        """
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
-            timeout=_BUDGET_S,
+            timeout=budget_s,
             socket_connect_timeout=2,
             socket_keepalive=True,
         )
         self._redis = Redis(connection_pool=pool)
         self._script = self._redis.register_script(_SCRIPT)
         self._process = process
+        self._budget_s = budget_s
         self._clock = clock
         self._local = LocalLimiter(clock=clock)
         self._processes = 1
@@ -203,7 +218,7 @@ class RedisLimiter:
         keys = [_PROCESSES, *(_PREFIX + draw.bucket for draw in draws)]
         numbers = [number for draw in draws for number in (draw.per_minute, draw.amount)]
         try:
-            async with asyncio.timeout(_BUDGET_S):
+            async with asyncio.timeout(self._budget_s):
                 answer: Any = await self._script(keys=keys, args=[self._process, WINDOW_S, *numbers])
         except (RedisError, OSError, TimeoutError) as exc:
             LOG.warning("limiter.alone", reason=type(exc).__name__, processes=self._processes)
