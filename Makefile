@@ -22,7 +22,7 @@ COMPILE = env -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL $(BIN)/uv --no-
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(LOCK_ARGS)
 
 .NOTPARALLEL:
-.PHONY: help run test test-containers check lint fmt lock fuzz vendors chaos bench clean
+.PHONY: help run test test-clients test-containers check lint fmt lock fuzz vendors chaos bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,11 +63,19 @@ lock: ## Compile requirements/ from pyproject.toml; LOCK_ARGS=--upgrade raises e
 	$(COMPILE) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) -c requirements/dev.txt --group bootstrap -o requirements/bootstrap.txt
 	$(COMPILE) -c requirements/dev.txt --group containers -o requirements/containers.txt
+	$(COMPILE) --group clients -o requirements/clients.txt
 
 test-containers: ## Check the container files with docker-compose (Debian's) and hadolint
 	@$(BOOTSTRAP) dev
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/containers.txt
 	@$(BIN)/python -m pytest tests/containers/with_tools.py
+
+test-clients: ## Run other people's clients: Node's, frameworks, and vendors' shell snippets (Node 20, npm, curl, jq)
+	@$(BOOTSTRAP) dev
+	@$(BIN)/uv venv -q --allow-existing --python $(BIN)/python .venv-clients
+	@$(BIN)/uv pip install -q --python .venv-clients/bin/python --require-hashes -r requirements/clients.txt
+	@npm ci --silent --prefix tests/clients/node
+	@$(BIN)/python -m pytest -m clients tests/clients $(CLIENTS_ARGS)
 
 vendors: ## Start every simulated vendor, for config/simulated.yaml; Ctrl-C stops them
 	@$(BOOTSTRAP) dev
@@ -79,4 +87,4 @@ fuzz: ## Drive the moves of jobs at random for minutes; EXAMPLES=200 STEPS=50
 		$(BIN)/python -m pytest -p no:xdist --timeout=0 tests/jobs/test_moves_at_random.py
 
 clean: ## Remove the environment and the caches; keeps data/
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-clients tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

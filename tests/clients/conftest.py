@@ -1,0 +1,28 @@
+"""A gateway as `make run` serves it, with the sandbox for every vendor, for clients in processes of their own."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.catalog.shipped import FILE
+from tests.house import House, open_house
+
+VENDOR_KEYS = (
+    "OPENAI_API_KEY",
+    "THE_ROUTER_API_KEY",
+    "XAIROUTER_API_KEY",
+    "IMAROUTER_API_KEY",
+    "AI_GATEWAY_API_KEY",
+)
+
+
+@pytest.fixture
+async def house(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sqlite_url: str) -> AsyncIterator[House]:
+    """The shipped catalog without any vendor's key."""
+    for name in VENDOR_KEYS:
+        monkeypatch.delenv(name, raising=False)
+    catalog = YAML(typ="safe").load(FILE)
+    async with open_house(monkeypatch, tmp_path, catalog, database_url=sqlite_url) as opened:
+        yield opened
