@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import httpx2
+
 from app.db.migrate import upgrade
 from tests.chaos.catalog import OPENAI_FAULTS, THEROUTER_FAULTS, catalog, key_variable
 from tests.chaos.faultproxy import FaultProxy
@@ -26,6 +28,8 @@ from tests.simulators.script import OCCASIONS
 
 LEASE_S: Final = 3
 SYNC_TIMEOUT_S: Final = 20
+FRUGAL_USD: Final = "0.15"
+"""A budget of about twenty pictures."""
 _READY_S: Final = 120.0
 _LOOK_S: Final = 0.05
 _DRAIN_S: Final = 40.0
@@ -135,6 +139,9 @@ class Cluster:
     database_url: str
     """Past every proxy, for the checker."""
     api_key: str
+    admin_key: str
+    frugal_key: str = ""
+    """The key of a team whose budget is too small for what it will order."""
     apis: list[Member] = field(default_factory=list)
     workers: list[Member] = field(default_factory=list)
     edges: dict[str, FaultProxy] = field(default_factory=dict)
@@ -232,6 +239,7 @@ async def open_cluster(
             redis=redis,
             database_url=database_url,
             api_key=secrets.token_urlsafe(32),
+            admin_key=secrets.token_urlsafe(32),
         )
         await _add_vendors(cluster, stack, seed)
         for kind in ("api", "worker"):
@@ -242,7 +250,7 @@ async def open_cluster(
             "CONFIG": str(folder / "gateway.yaml"),
             "STORAGE_URL": f"file://{folder / 'pictures'}",
             "API_KEY": cluster.api_key,
-            "ADMIN_KEY": secrets.token_urlsafe(32),
+            "ADMIN_KEY": cluster.admin_key,
             "SECRET_KEY": secrets.token_urlsafe(48),
             "ALLOW_NETWORKS": "127.0.0.0/8",
             "LEASE_S": str(LEASE_S),
@@ -268,9 +276,21 @@ async def open_cluster(
         for member in cluster.members:
             member.start()
         await cluster.until_ready()
+        await _add_frugal_team(cluster)
         supervisor = asyncio.create_task(cluster.supervise())
         stack.callback(supervisor.cancel)
         yield cluster
+
+
+async def _add_frugal_team(cluster: Cluster) -> None:
+    admin = cluster.base_urls[0].removesuffix("/v1") + "/admin/v1"
+    headers = {"authorization": f"Bearer {cluster.admin_key}"}
+    async with httpx2.AsyncClient(headers=headers, trust_env=False) as client:
+        team = await client.post(
+            f"{admin}/teams", json={"name": "frugal", "limits": {"budget_month_usd": FRUGAL_USD}}
+        )
+        key = await client.post(f"{admin}/keys", json={"team_id": team.json()["id"], "name": "chaos"})
+    cluster.frugal_key = key.json()["key"]
 
 
 async def _kill_all(cluster: Cluster) -> None:

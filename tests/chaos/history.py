@@ -27,6 +27,8 @@ class Order:
     n: int
     calls_that_may_be_paid: int
     """1 plus what the model's `on_unknown_outcome` allows."""
+    is_frugal: bool = False
+    """Placed by the team whose budget is spent before the run is over."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +83,16 @@ class BookedAttempt:
 
 
 @dataclass(slots=True, kw_only=True)
+class BookedBudget:
+    """A row of `budgets`."""
+
+    id: str
+    limit_micros: int
+    reserved_micros: int
+    spent_micros: int
+
+
+@dataclass(slots=True, kw_only=True)
 class Bill:
     """What a vendor received, made and billed under one attempt id."""
 
@@ -108,6 +120,7 @@ class History:
     calls: list[Call] = field(default_factory=list)
     jobs: dict[str, BookedJob] = field(default_factory=dict)
     attempts: dict[str, BookedAttempt] = field(default_factory=dict)
+    budgets: list[BookedBudget] = field(default_factory=list)
     bills: dict[str, Bill] = field(default_factory=dict)
     collected: dict[str, Collected] = field(default_factory=dict)
 
@@ -137,6 +150,7 @@ VIOLATIONS: Final[Mapping[str, str]] = {
     "two bodies": "one job was answered with two different results",
     "undecodable": "succeeded, and a picture is missing or does not open",
     "understated": "a vendor billed more than the books say",
+    "over budget": "more was spent or held than the limit allows",
     "holds left": "money is still held for what is over",
 }
 """What breaks a promise, and in which way. Each must be empty."""
@@ -177,6 +191,7 @@ def judge(history: History) -> Verdict:
         ("two bodies", _two_bodies(history)),
         ("undecodable", _undecodable(history)),
         ("understated", _understated(history)),
+        ("over budget", _over_budget(history)),
         ("holds left", _holds_left(history)),
     ):
         found[kind] += offenders
@@ -312,7 +327,16 @@ def _understated(history: History) -> Iterable[str]:
             yield f"{attempt_id} was billed {bill.cost_micros} and is {attempt.settled or 'open'} at {booked}"
 
 
+def _over_budget(history: History) -> Iterable[str]:
+    for budget in history.budgets:
+        if budget.spent_micros + budget.reserved_micros > budget.limit_micros:
+            yield f"{budget.id} may cost {budget.limit_micros} and has cost {budget.spent_micros}"
+
+
 def _holds_left(history: History) -> Iterable[str]:
+    for budget in history.budgets:
+        if budget.reserved_micros:
+            yield f"{budget.id} still holds {budget.reserved_micros}"
     for attempt in history.attempts.values():
         if attempt.settled is None:
             yield f"{attempt.id} is still {attempt.state}"

@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 import httpx2
@@ -19,6 +19,7 @@ from tests.chaos.history import FINAL, Call, History, Order, Style
 _DUPLICATED: Final = 0.3
 _CANCELLED: Final = 0.06
 _REUSED: Final = 0.03
+_FRUGAL: Final = 0.2
 _PERSISTS_S: Final = 60.0
 """How long a client with a key goes on to repeat a call that brought it nothing."""
 _CALL_S: Final = 12.0
@@ -32,23 +33,28 @@ _STYLES: Final[tuple[tuple[Style, float], ...]] = (("keyed", 0.6), ("plain", 0.2
 class Load:
     """Orders placed evenly over a time, in an order that the seed decides."""
 
-    def __init__(self, history: History, base_urls: list[str], api_key: str, *, seed: int) -> None:
+    def __init__(
+        self, history: History, base_urls: list[str], keys: Mapping[bool, str], *, seed: int
+    ) -> None:
+        """Join the parts; `keys`: whether the frugal team orders -> the key."""
         self._history = history
         self._base_urls = base_urls
-        self._api_key = api_key
+        self._keys = keys
         self._random = random.Random(seed)
         self._client = httpx2.AsyncClient(
-            headers={"authorization": f"Bearer {api_key}"},
             timeout=_CALL_S,
             trust_env=False,
             # A client that keeps connections would meet its process' death once, not each time.
             limits=httpx2.Limits(max_keepalive_connections=0),
         )
         # Made once: each of them reads the machine's certificates.
-        self._sdks = [
-            AsyncOpenAI(base_url=url, api_key=api_key, timeout=_SDK_S, max_retries=_SDK_TRIES - 1)
-            for url in base_urls
-        ]
+        self._sdks = {
+            is_frugal: [
+                AsyncOpenAI(base_url=url, api_key=key, timeout=_SDK_S, max_retries=_SDK_TRIES - 1)
+                for url in base_urls
+            ]
+            for is_frugal, key in keys.items()
+        }
 
     async def run(self, jobs: int, seconds: float) -> None:
         """Place `jobs` orders within `seconds`, and see each of them through as far as its client cares."""
@@ -61,7 +67,7 @@ class Load:
     async def close(self) -> None:
         """Close every connection."""
         await self._client.aclose()
-        for sdk in self._sdks:
+        for sdk in [*self._sdks[True], *self._sdks[False]]:
             await sdk.close()
 
     async def _order(self, number: int, chosen: random.Random) -> None:
@@ -72,6 +78,7 @@ class Load:
             style=style,
             n=chosen.choice((1, 1, 1, 2)),
             calls_that_may_be_paid=MODELS[model][1],
+            is_frugal=chosen.random() < _FRUGAL,
         )
         self._history.orders[order.id] = order
         body = {
@@ -109,6 +116,8 @@ class Load:
         ends_at = time.monotonic() + _PERSISTS_S
         while time.monotonic() < ends_at:
             call = await self._submit(order, body, chosen, key=order.id, is_async=is_async)
+            if call.problem == "insufficient_quota":
+                return None
             if call.job_id is not None and call.problem not in _UNSETTLED:
                 return call.job_id
             await asyncio.sleep(chosen.uniform(0.1, 0.6))
@@ -125,12 +134,12 @@ class Load:
         what: str = "submit",
     ) -> Call:
         """Order once."""
-        headers = {} if key is None else {"idempotency-key": key}
+        headers = self._authorization(order) | ({} if key is None else {"idempotency-key": key})
         url = f"{chosen.choice(self._base_urls)}/images/generations"
         return await self._call(
             order,
             what,
-            lambda: self._client.post(
+            self._client.post(
                 url,
                 params={"async": "true"} if is_async else {},
                 json=body,
@@ -146,7 +155,7 @@ class Load:
         if chosen.random() < _CANCELLED:
             await asyncio.sleep(chosen.uniform(0.0, 2.5))
             url = f"{chosen.choice(self._base_urls)}/jobs/{job_id}/cancel"
-            await self._call(order, "cancel", lambda: self._client.post(url))
+            await self._call(order, "cancel", self._client.post(url, headers=self._authorization(order)))
         manner = chosen.choice(("wait", "wait", "poll", "leave"))
         if manner == "leave":
             return
@@ -154,17 +163,23 @@ class Load:
         while time.monotonic() < ends_at:
             url = f"{chosen.choice(self._base_urls)}/jobs/{job_id}"
             params = {"wait": "8"} if manner == "wait" else {}
-            call = await self._call(order, manner, lambda: self._client.get(url, params=params))  # noqa: B023 - awaited here
+            call = await self._call(
+                order,
+                manner,
+                self._client.get(url, params=params, headers=self._authorization(order)),
+            )
             if call.job_status in FINAL:
                 break
             if manner == "poll" or call.status is None or call.status != 200:
                 await asyncio.sleep(chosen.uniform(0.5, 1.0))
         url = f"{chosen.choice(self._base_urls)}/jobs/{job_id}/result"
-        await self._call(order, "result", lambda: self._client.get(url), job_id=job_id)
+        await self._call(
+            order, "result", self._client.get(url, headers=self._authorization(order)), job_id=job_id
+        )
 
     async def _by_sdk(self, order: Order, body: dict[str, Any], chosen: random.Random) -> None:
         """Order as most clients do: wait for the picture, and let the SDK repeat what breaks."""
-        sdk = chosen.choice(self._sdks)
+        sdk = chosen.choice(self._sdks[order.is_frugal])
         started_s = time.monotonic()
         status, headers, content, problem = None, httpx2.Headers(), b"", None
         try:
@@ -185,17 +200,20 @@ class Load:
             )
         self._note(order, "sdk", started_s, status, headers, content, problem)
 
+    def _authorization(self, order: Order) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._keys[order.is_frugal]}"}
+
     async def _call(
         self,
         order: Order,
         what: str,
-        send: Callable[[], Awaitable[httpx2.Response]],
+        answering: Awaitable[httpx2.Response],
         *,
         job_id: str | None = None,
     ) -> Call:
         started_s = time.monotonic()
         try:
-            answer = await send()
+            answer = await answering
         except httpx2.HTTPError as exc:
             return self._note(order, what, started_s, None, httpx2.Headers(), b"", type(exc).__name__, job_id)
         return self._note(

@@ -7,7 +7,7 @@ import io
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from tests.chaos.history import (
     FINAL,
     Bill,
     BookedAttempt,
+    BookedBudget,
     BookedJob,
     Collected,
     History,
@@ -110,7 +111,7 @@ async def run(
     command = {} if worker_command is None else {"worker_command": worker_command}
     say(f"seed {seed}: starting {apis} APIs and {workers} workers")
     async with open_cluster(seed=seed, apis=apis, workers=workers, **command) as cluster:
-        load = Load(history, cluster.base_urls, cluster.api_key, seed=seed)
+        load = Load(history, cluster.base_urls, {False: cluster.api_key, True: cluster.frugal_key}, seed=seed)
         try:
             faults = nemesis.plan(seed, seconds)
             say(f"{jobs} orders and {len(faults)} faults in {seconds:.0f} s")
@@ -182,6 +183,7 @@ async def _read_books(cluster: Cluster, history: History) -> None:
     try:
         jobs = await connection.fetch("SELECT * FROM jobs")
         attempts = await connection.fetch("SELECT * FROM attempts")
+        budgets = await connection.fetch("SELECT * FROM budgets")
     finally:
         await connection.close()
     for row in jobs:
@@ -196,6 +198,15 @@ async def _read_books(cluster: Cluster, history: History) -> None:
             has_lease=row["lease_until"] is not None,
             deadline_at=row["deadline_at"],
             finished_at=row["finished_at"],
+        )
+    for row in budgets:
+        history.budgets.append(
+            BookedBudget(
+                id=row["id"],
+                limit_micros=row["limit_micros"],
+                reserved_micros=row["reserved_micros"],
+                spent_micros=row["spent_micros"],
+            )
         )
     for row in attempts:
         history.attempts[row["id"]] = BookedAttempt(
@@ -223,22 +234,22 @@ async def _collect(cluster: Cluster, history: History) -> None:
     """Fetch and open every picture that was delivered."""
     await cluster.until_ready()
     gate = asyncio.Semaphore(_FETCHES)
-    headers = {"authorization": f"Bearer {cluster.api_key}"}
-    async with httpx2.AsyncClient(headers=headers, trust_env=False, timeout=30.0) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=30.0) as client:
 
-        async def fetch(job_id: str) -> None:
+        async def fetch(job: BookedJob) -> None:
+            order = history.orders.get(job.order_id)
+            key = cluster.frugal_key if order is not None and order.is_frugal else cluster.api_key
+            headers = {"authorization": f"Bearer {key}"}
             async with gate:
-                history.collected[job_id] = await _fetched(
-                    client, f"{cluster.base_urls[0]}/jobs/{job_id}/result"
-                )
+                url = f"{cluster.base_urls[0]}/jobs/{job.id}/result"
+                history.collected[job.id] = await _fetched(client, url, headers)
 
-        succeeded = [job.id for job in history.jobs.values() if job.status == "succeeded"]
-        await asyncio.gather(*map(fetch, succeeded))
+        await asyncio.gather(*(fetch(job) for job in history.jobs.values() if job.status == "succeeded"))
 
 
-async def _fetched(client: httpx2.AsyncClient, url: str) -> Collected:
+async def _fetched(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> Collected:
     try:
-        answer = await client.get(url)
+        answer = await client.get(url, headers=headers)
     except httpx2.HTTPError as exc:
         return Collected(result_sha256=None, marks=[], problem=type(exc).__name__)
     if answer.status_code != 200:

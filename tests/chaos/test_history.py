@@ -9,6 +9,7 @@ from tests.chaos.history import (
     VIOLATIONS,
     Bill,
     BookedAttempt,
+    BookedBudget,
     BookedJob,
     Call,
     Collected,
@@ -54,6 +55,9 @@ def kept() -> History:
         "att_2": Bill(posts=1, charges=1, pictures=1, cost_micros=6000),
         "att_3": Bill(posts=1, charges=1, pictures=1, cost_micros=5999),
     }
+    history.budgets = [
+        BookedBudget(id="team:1:2026-11", limit_micros=12_000, reserved_micros=0, spent_micros=12_000)
+    ]
     history.collected = {"job_1": Collected(result_sha256="a", marks=["att_2/0"])}
     return history
 
@@ -168,6 +172,14 @@ def _attempt_stays_open(history: History) -> None:
     history.attempts["att_1"].state, history.attempts["att_1"].settled = "intent", None
 
 
+def _budget_is_passed(history: History) -> None:
+    history.budgets[0].limit_micros = 11_999
+
+
+def _budget_stays_held(history: History) -> None:
+    history.budgets[0].reserved_micros, history.budgets[0].spent_micros = 6000, 6000
+
+
 def _hold_stays(history: History) -> None:
     history.jobs["job_2"].to_buy = 1
 
@@ -197,6 +209,8 @@ PLANTED: dict[Callable[[History], None], str] = {
     _paid_attempt_is_booked_as_free: "understated",
     _paid_attempt_is_booked_too_low: "understated",
     _attempt_stays_open: "holds left",
+    _budget_is_passed: "over budget",
+    _budget_stays_held: "holds left",
     _hold_stays: "holds left",
     _lease_stays: "holds left",
 }
