@@ -63,7 +63,7 @@ class Till:
         return job, await self.store.open(job, *shares)
 
     async def deliver(self, attempt: Attempt, cost_micros: int, *, made: int | None = None) -> Job:
-        pictures = [_picture() for _ in range(attempt.pictures if made is None else made)]
+        pictures = [a_picture() for _ in range(attempt.pictures if made is None else made)]
         return await self.store.moves.succeed(
             attempt,
             pictures,
@@ -88,7 +88,8 @@ class Till:
         return row.reserved_micros, row.spent_micros
 
 
-def _picture() -> Picture:
+def a_picture() -> Picture:
+    """A picture that is said to be in storage."""
     return Picture(
         file_id=new_id("file"),
         key=new_id("key"),
