@@ -37,8 +37,11 @@ from tests.simulators.pictures import mark_of
 
 _REST_S: Final = DEADLINE_S + AFTER_DEADLINE.total_seconds() + 10.0
 _FETCHES: Final = 4
-# What asyncpg leaves behind when connecting is given up at the moment at which the server goes away.
-_OF_ASYNCPG: Final = "ConnectionError('unexpected connection_lost() call')"
+# What libraries leave behind unheard when a server goes away: asyncpg while it connects, arq at the end of a hint.
+_LEFT_BEHIND: Final = (
+    "ConnectionError('unexpected connection_lost() call')",
+    "coro=<Worker.finish_job() done",
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -280,7 +283,7 @@ def _bugs(cluster: Cluster) -> list[str]:
     found: dict[str, str] = {}
     for member in cluster.members:
         for line in member.everything_printed().splitlines():
-            if '"level": "error"' in line and _OF_ASYNCPG not in line:
+            if '"level": "error"' in line and not any(text in line for text in _LEFT_BEHIND):
                 event = json.loads(line)
                 trace = str(event.get("exception", ""))
                 found.setdefault(
