@@ -92,6 +92,15 @@ class Gateway:
         """Revoke a key for good."""
         return self._ask("DELETE", f"/admin/v1/keys/{_segment(key_id)}")
 
+    def upstreams(self) -> list[JsonObject]:
+        """Every upstream with its health."""
+        return list(self._listed("/admin/v1/upstreams", {}, None))
+
+    def turn_upstream(self, name: str, verb: str, model: str | None) -> JsonObject:
+        """`enable` or `disable` an upstream, or one of its models, and return it."""
+        query = {} if model is None else {"model": model}
+        return self._ask("POST", f"/admin/v1/upstreams/{_segment(name)}/{verb}", params=query)
+
     def save(self, link: str, path: Path) -> int:
         """Stream the picture behind a signed link into a file and return its bytes; the file appears whole or not.
 

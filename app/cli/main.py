@@ -26,6 +26,7 @@ _ENTRIES: Final = {
     "doctor": _Entry("app.cli.doctor", "Check everything this gateway depends on, and say what to fix."),
     "generate": _Entry("app.cli.generate", "Have a picture made, and save it."),
     "jobs": _Entry("app.cli.jobs", "List, show, watch and cancel jobs."),
+    "upstreams": _Entry("app.cli.upstreams", "List, check, enable and disable the vendors' accounts."),
     "teams": _Entry("app.cli.teams", "Create and list teams."),
     "keys": _Entry("app.cli.keys", "Create, list and revoke API keys."),
 }
