@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import re
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from app.jobs.records import Attempt
 from app.jobs.transitions import NewAttempt
 from app.kit.ids import new_id
 from tests.admin.conftest import Office
+from tests.docs.pages import DOCS, blocks
 from tests.jobs.conftest import NO_LIMITS, Store
 from tests.ledger.conftest import a_picture
 
@@ -275,3 +278,21 @@ async def test_only_operators_who_may_change_things_import(shop: Shop) -> None:
     assert (await shop.office.reader.get(SPEND)).status_code == 200
     assert (await shop.office.reader.post(RECONCILE, json={"charges": []})).status_code == 403
     assert (await shop.office.team.get(SPEND)).status_code == 403
+
+
+async def test_the_example_of_a_report_is_what_these_calls_come_to(shop: Shop) -> None:
+    question, answer, refusal = (block.text for block in blocks(DOCS / "money.md"))
+    await shop.buy(12_000, n=2, dearest_micros=14_000)
+    await shop.buy(7_000, upstream="therouter", certainty=Certainty.ESTIMATED, dearest_micros=7_000)
+    await shop.lose()
+    asked = re.search(r"/admin/v1/spend\?[^\s']+", question)
+    assert asked is not None
+    assert (await shop.office.admin.get(asked[0])).json() == json.loads(answer)
+    await shop.office.parts.accounts.change_team("default", limits={"budget_month_usd": "0.03"})
+    body = {"model": "gpt-image-2", "prompt": "a boat", "quality": "low", "size": "1024x1024"}
+    refused = await shop.office.team.post("/v1/images/generations", json=body)
+    told = refused.json()["error"]
+    period = re.compile(r"\d{4}-\d\d(-\d\dT00:00:00Z)?")
+    assert told == {**json.loads(refusal)["error"], "message": told["message"]}
+    shown = json.loads(refusal)["error"]["message"]
+    assert period.sub("MONTH", told["message"]) == period.sub("MONTH", shown)
