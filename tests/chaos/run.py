@@ -41,6 +41,7 @@ _FETCHES: Final = 4
 _LEFT_BEHIND: Final = (
     "ConnectionError('unexpected connection_lost() call')",
     "coro=<Worker.finish_job() done",
+    "Unclosed Pipeline client",
 )
 
 
