@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,8 +13,11 @@ import httpx2
 import openai
 import pytest
 import uvicorn
+from sqlalchemy import select, update
 
 from app.api.deadlines import DeadlineH11
+from app.db.engine import Database
+from app.db.tables.upstream_states import upstream_states
 from app.main import build_app
 from app.settings import Settings
 from tests.kitchen import API_KEY, Kitchen, catalog_of, open_kitchen, write_settings
@@ -110,3 +114,15 @@ def opener(monkeypatch: pytest.MonkeyPatch, folder: Path, database_url: str) -> 
             yield house
 
     return opened
+
+
+async def pass_time(database: Database, seconds: float) -> None:
+    """Let so many seconds go by for all that workers remember of upstreams."""
+    past = timedelta(seconds=seconds)
+    async with database.transaction() as connection:
+        for row in (await connection.execute(select(upstream_states))).all():
+            values = {"updated_at": row.updated_at - past}
+            if row.away_until is not None:
+                values["away_until"] = row.away_until - past
+            same = (upstream_states.c.upstream == row.upstream, upstream_states.c.model == row.model)
+            await connection.execute(update(upstream_states).where(*same).values(**values))

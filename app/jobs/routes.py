@@ -1,5 +1,6 @@
 """Which upstream a job asks next: today's plan for its request, and the memory of how upstreams fared."""
 
+import logging
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from app.domain.failures import UpstreamFailure
 from app.domain.requests import ImageRequest
 from app.jobs import repository, upstream_states
 from app.jobs.measures import Measures
+from app.kit.telemetry import get_logger
 from app.routing.health import (
     WHOLE,
     UpstreamState,
@@ -26,6 +28,9 @@ from app.routing.health import (
 )
 from app.routing.measures import Measure
 from app.routing.plan import Absence, Pair, Plan, Standing, plan
+from app.routing.policy import POLICY
+
+LOG = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +137,22 @@ class Routes:
             change = setback(failure, remote_model, state)
             if change is not None:
                 await upstream_states.record_setback(connection, upstream, change, kind=failure.kind.value)
+        if change is not None and change.away_s is not None:
+            LOG.log(
+                logging.ERROR if POLICY[failure.kind].alerts else logging.WARNING,
+                "upstream.away",
+                upstream=upstream,
+                model=change.model or "all",
+                reason=failure.kind.value,
+                for_s=round(change.away_s, 1),
+            )
 
     async def delivered(self, upstream: str, remote_model: str) -> None:
         """Remember a success for all workers."""
         async with self._database.transaction() as connection:
-            await upstream_states.record_success(connection, upstream, remote_model)
+            is_forgiven = await upstream_states.record_success(connection, upstream, remote_model)
+        if is_forgiven:
+            LOG.info("upstream.recovered", upstream=upstream)
 
     async def health(self, upstreams: Collection[str]) -> tuple[Mapping[str, Health], datetime]:
         """How each of these upstreams stands, for operators; and the database's time of the look."""

@@ -60,13 +60,12 @@ async def record_setback(connection: AsyncConnection, upstream: str, change: Set
     await connection.execute(statement)
 
 
-async def record_success(connection: AsyncConnection, upstream: str, model: str) -> None:
-    """Close the breaker and forget what was held against a pair that has just delivered.
-
+async def record_success(connection: AsyncConnection, upstream: str, model: str) -> bool:
+    """Close the breaker and forget what was held against a pair that has just delivered; whether anything was.
     What the vendor asked for, or its word on our account, stays: a call that was sent before does not disprove it.
     """
     is_disproved = or_(states.c.away_for.in_(sorted(DISPROVED_BY_SUCCESS)), states.c.away_until <= now())
-    await connection.execute(
+    statement = (
         update(states)
         .where(states.c.upstream == upstream, states.c.model.in_([WHOLE, model]))
         .where(or_(states.c.failures > 0, is_disproved))
@@ -77,7 +76,9 @@ async def record_success(connection: AsyncConnection, upstream: str, model: str)
             away_for=case((is_disproved, None), else_=states.c.away_for),
             updated_at=now(),
         )
+        .returning(states.c.upstream)
     )
+    return (await connection.execute(statement)).first() is not None
 
 
 async def take_probe(connection: AsyncConnection, upstream: str) -> bool:

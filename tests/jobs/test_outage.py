@@ -8,13 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import event, update
 
 from app.catalog.entries import Model, RoutingPolicy
 from app.catalog.keys import Keyring
 from app.db.engine import Database
 from app.db.tables.attempts import attempts
-from app.db.tables.upstream_states import upstream_states
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.jobs.measures import FRESH_S, Measures, samples_of
 from app.jobs.routes import Routes
@@ -22,6 +21,7 @@ from app.kit.retry_after import retry_after_s
 from app.routing.health import EJECT_AT_MOST_S, EJECT_S, PROBE_S, TRIP_AFTER
 from app.routing.plan import Absence, Plan
 from tests.catalog.shipped import A_REQUEST, a_model
+from tests.house import pass_time
 from tests.jobs.conftest import Store
 
 KEYS = {"OPENAI_API_KEY": "a", "THE_ROUTER_API_KEY": "b"}
@@ -66,14 +66,7 @@ class Worker:
 
     async def pass_time(self, seconds: float) -> None:
         """Let so many seconds go by for everything that is remembered."""
-        past = timedelta(seconds=seconds)
-        async with self.database.transaction() as connection:
-            for row in (await connection.execute(select(upstream_states))).all():
-                values = {"updated_at": row.updated_at - past}
-                if row.away_until is not None:
-                    values["away_until"] = row.away_until - past
-                same = (upstream_states.c.upstream == row.upstream, upstream_states.c.model == row.model)
-                await connection.execute(update(upstream_states).where(*same).values(**values))
+        await pass_time(self.database, seconds)
 
 
 @pytest.fixture
