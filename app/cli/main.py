@@ -23,6 +23,7 @@ _ENTRIES: Final = {
     "worker": _Entry("app.cli.worker", "Run a worker beside `serve`, on Postgres and Redis."),
     "migrate": _Entry("app.cli.migrate", "Bring the database's schema up to date."),
     "config": _Entry("app.cli.config", "Check the catalog of upstreams, models and prices."),
+    "secrets": _Entry("app.cli.secrets", "Seal stored secrets under the newest secret of the settings."),
     "doctor": _Entry("app.cli.doctor", "Check everything this gateway depends on, and say what to fix."),
     "generate": _Entry("app.cli.generate", "Have a picture made, and save it."),
     "jobs": _Entry("app.cli.jobs", "List, show, watch and cancel jobs."),
