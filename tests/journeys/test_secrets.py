@@ -1,0 +1,99 @@
+"""An edit that fails over leaves no key, prompt, picture or signed link in any log, at the most talkative level."""
+
+import base64
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from app.kit.telemetry import configure_logging
+from tests.assets.pictures import SAMPLES
+from tests.house import opener
+from tests.kitchen import ADMIN_KEY, API_KEY
+from tests.simulators.imarouter import ImaRouter
+from tests.simulators.openai import OpenAi
+from tests.simulators.therouter import TheRouter
+
+PROMPT = "canary-prompt-7c1e a boat nobody may read of"
+VENDOR_KEY = "sk-canary-4b9d0f"
+USER = "canary-user-88aa"
+
+
+@pytest.fixture
+def talkative(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
+    """Logs as in production, at the level `debug`."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    # Libraries, too, may say whatever they like, but those by which this test itself is a client.
+    before = {name: item.level for name, item in _loggers().items()}
+    configure_logging("json", "debug")  # to the standard error that is captured
+    for name in ("httpx2", "httpcore2", "openai"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    yield capsys
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, was in before.items():
+        logging.getLogger(name).setLevel(was)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+def _loggers() -> dict[str, logging.Logger]:
+    known = logging.getLogger().manager.loggerDict
+    return {name: item for name, item in known.items() if isinstance(item, logging.Logger)}
+
+
+async def test_an_edit_that_fails_over_tells_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    sqlite_url: str,
+    talkative: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    house = opener(monkeypatch, tmp_path, sqlite_url)
+    data_url = f"data:image/png;base64,{base64.b64encode(SAMPLES['png']).decode()}"
+    body = {
+        "model": "gpt-image-2", "prompt": PROMPT, "user": USER, "images": [{"image_url": data_url}],
+        "response_format": "url",
+    }  # fmt: skip
+    async with (
+        OpenAi(api_key=VENDOR_KEY) as first,
+        ImaRouter(api_key=VENDOR_KEY) as second,
+        TheRouter(api_key=VENDOR_KEY) as third,
+        house(first, second, third) as running,
+    ):
+        first.script("401")
+        second.script("503")
+        answer = await running.client.post("/v1/images/edits", json=body)
+        assert answer.status_code == 200, answer.text
+        (link,) = [item["url"] for item in answer.json()["data"]]
+        assert (await running.client.get(link)).status_code == 200
+        refused = await running.client.post("/v1/images/edits", json={**body, "size": "17x17"})
+        assert refused.status_code == 400
+        assert third.ledger.pictures == 1
+
+    captured = talkative.readouterr()
+    # Ours hand no secret to a logger in the first place; redaction is the second net.
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("app.")]
+    assert ours
+    told = "\n".join([captured.out, captured.err, *ours])
+    events = [json.loads(line)["event"] for line in captured.err.splitlines() if line.startswith("{")]
+    assert events.count("attempt.failed") == 2
+    assert "attempt.succeeded" in events
+    signature = link.partition("sig=")[2]
+    assert signature
+    for secret in (
+        PROMPT,
+        "canary-prompt",
+        USER,
+        VENDOR_KEY,
+        API_KEY,
+        ADMIN_KEY,
+        signature,
+        "sig=",
+        data_url[:60],
+    ):
+        assert secret not in told, secret
