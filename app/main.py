@@ -10,6 +10,7 @@ from typing import Final
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from uvicorn.loops.auto import auto_loop_factory
 
 from app.admin import audit_log, config, keys, maintenance, spend, teams, upstreams, webhooks
 from app.admin import jobs as all_jobs
@@ -45,7 +46,8 @@ def run(settings: Settings) -> None:
         AlreadyServed: another process serves the embedded default's data directory.
     """
     with _only_process(settings):
-        asyncio.run(_serve(settings))
+        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+            runner.run(_serve(settings))
 
 
 def build_app(parts: Parts) -> FastAPI:

@@ -11,6 +11,7 @@ from typing import Final
 from arq.cron import cron
 from arq.worker import Worker, func
 from redis.exceptions import RedisError
+from uvicorn.loops.auto import auto_loop_factory
 
 from app.assembly import DRAIN_GRACE_S, Parts, assemble, in_background, working
 from app.kit.backoff import full_jitter
@@ -30,7 +31,8 @@ _READ_LIMIT: Final = 10_000
 
 def run(settings: Settings) -> None:
     """Serve as a worker until SIGTERM or SIGINT, then drain."""
-    asyncio.run(_serve(settings))
+    with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        runner.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:

@@ -33,7 +33,7 @@ GENERATIONS: Final = "/images/generations"
 LITELLM_VARIABLE: Final = "BENCH_LITELLM"
 PORTKEY_VARIABLE: Final = "BENCH_PORTKEY"
 
-_START_S: Final = 120.0
+_START_S: Final = 240.0
 _LOOK_S: Final = 0.1
 _KEY_VARIABLE: Final = "BENCH_VENDOR_KEY"
 _DARKROOM: Final = str(Path(sys.executable).with_name("darkroom"))
@@ -220,6 +220,8 @@ async def _litellm(stack: AsyncExitStack, folder: Path, vendor_url: str) -> Subj
     }
     (home / "config.yaml").write_text(json.dumps(config), encoding="utf-8")
     options = ["--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port), "--num_workers", "2"]
+    # Its other server ends workers that take more than five seconds to come up, which a busy machine makes of them.
+    options.append("--run_gunicorn")
     environment = ["env", "LITELLM_LOCAL_MODEL_COST_MAP=True", "LITELLM_LOG=ERROR", "NO_PROXY=127.0.0.1"]
     process = _start(stack, [*_absolute(environment), program, *options], home, "litellm.log")
     subject = Subject(
