@@ -25,6 +25,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--variant", choices=broken_worker.VARIANTS, help="break the workers on purpose")
     parser.add_argument("--json", type=Path, help="a file to which each run's numbers are added as one line")
+    parser.add_argument(
+        "--logs", type=Path, help="a folder for every process' log, should a promise be broken"
+    )
     chosen = parser.parse_args()
     is_clean = True
     for seed in range(chosen.seed, chosen.seed + chosen.runs):
@@ -36,6 +39,7 @@ def main() -> None:
                 apis=chosen.apis,
                 workers=chosen.workers,
                 worker_command=broken_worker.command(chosen.variant) if chosen.variant else None,
+                keep_logs=chosen.logs and chosen.logs / str(seed),
                 say=say,
             )
         )

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
@@ -108,9 +109,10 @@ async def run(
     apis: int = 2,
     workers: int = 3,
     worker_command: Sequence[str] | None = None,
+    keep_logs: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Run once. `say` is told how it goes."""
+    """Run once. `say` is told how it goes; `keep_logs`: where every process' log is copied if a promise is broken."""
     history = History()
     command = {} if worker_command is None else {"worker_command": worker_command}
     say(f"seed {seed}: starting {apis} APIs and {workers} workers")
@@ -152,6 +154,8 @@ async def run(
                 bugs=_bugs(cluster),
             )
             report.logs = _logs(cluster, history, report)
+            if keep_logs is not None and not report.is_clean:
+                await asyncio.to_thread(_keep_logs, cluster, keep_logs)
             return report
         finally:
             await load.close()
@@ -277,6 +281,12 @@ async def _integrity(cluster: Cluster) -> list[str]:
             return [f"{item.name}: {', '.join(item.ids)}" for item in await check_integrity(connection)]
     finally:
         await database.close()
+
+
+def _keep_logs(cluster: Cluster, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for member in cluster.members:
+        (folder / f"{member.name}.log").write_text(member.everything_printed(), encoding="utf-8")
 
 
 def _bugs(cluster: Cluster) -> list[str]:
