@@ -15,7 +15,7 @@ class StorageFull(GatewayError):
     """Storage could not take the pictures of another job; nothing was bought."""
 
     status = 503
-    code = "internal_error"
+    code = "storage_full"
     type = "server_error"
     should_retry = True
 
