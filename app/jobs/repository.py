@@ -454,6 +454,17 @@ async def late(connection: AsyncConnection, *, limit: int) -> list[Job]:
     return await _locked_free(connection, query, limit)
 
 
+async def undecided(connection: AsyncConnection, *, after_s: float, limit: int) -> list[Job]:
+    """Lock up to `limit` jobs that are held, have no open attempt, and are `after_s` seconds past their deadline."""
+    # Few jobs are in progress at any time, so no index on their deadline is worth its upkeep.
+    query = select(jobs).where(
+        has_status(Status.IN_PROGRESS),
+        jobs.c.deadline_at < from_now(-after_s),
+        ~_has_attempt(is_open_attempt()),
+    )
+    return await _locked_free(connection, query, limit)
+
+
 async def spent(connection: AsyncConnection, *, claims_max: int, limit: int) -> list[Job]:
     """Lock up to `limit` jobs that nobody holds and whose claims are used up: waiting ones, and followed ones.
 

@@ -47,6 +47,10 @@ LOG = get_logger(__name__)
 
 CLAIMS_MAX: Final = 3
 """After so many claims that ended with their worker, a job is not tried again."""
+UNDECIDED_S: Final = 30.0
+"""How long past its deadline a job with nothing under way is left to its holder, whose lease may outlive its wits: the
+heartbeat has a thread of its own. Half of the minute that is promised.
+"""
 SWEEP_BATCH: Final = 200
 """Rows moved by one sweep, so that no transaction of it grows long."""
 _LATE_LIFE: Final = timedelta(days=1)
@@ -409,13 +413,18 @@ class Transitions:
             return [job.id for job in lapsed]
 
     async def end_overdue(self) -> list[str]:
-        """End jobs that wait past their deadline, and give up on those that have used up their claims; their ids."""
+        """End jobs that wait past their deadline, or whose holder does not end them, and give up on those that have
+        used up their claims; their ids.
+        """
         async with self._database.transaction() as connection:
             overdue = await repository.spent(connection, claims_max=CLAIMS_MAX, limit=SWEEP_BATCH)
             if len(overdue) < SWEEP_BATCH:
                 known = {job.id for job in overdue}
                 late = await repository.late(connection, limit=SWEEP_BATCH - len(overdue))
                 overdue += [job for job in late if job.id not in known]
+            if len(overdue) < SWEEP_BATCH:
+                limit = SWEEP_BATCH - len(overdue)
+                overdue += await repository.undecided(connection, after_s=UNDECIDED_S, limit=limit)
             # All at once and in their order: other transactions hold a job each, and its budgets.
             await books.lock(connection, (budget for job in overdue for budget in job.budgets))
             for job in overdue:

@@ -208,6 +208,7 @@ QUESTIONS: dict[str, Ask[object]] = {
     "statuses": lambda c: repository.statuses(c, ["job_00000042", "job_q1"]),
     "lapsed leases": lambda c: repository.lapsed(c, limit=200),
     "late jobs": lambda c: repository.late(c, limit=200),
+    "undecided jobs": lambda c: repository.undecided(c, after_s=30.0, limit=200),
     "spent jobs": lambda c: repository.spent(c, claims_max=3, limit=200),
     "traffic of an upstream": lambda c: repository.traffic(c, "openai"),
     "attempts of jobs": lambda c: repository.attempts_of(c, ["job_00000042", "job_00000043"]),
