@@ -119,7 +119,7 @@ class Full:
                 await driver.execute(FULL)
                 for index in kept:
                     await driver.execute(index["sql"])
-            async with self._database.reading() as connection:
+            async with self._database.engine.connect() as connection:
                 raw = await connection.get_raw_connection()
                 driver = raw.driver_connection
                 await driver.execute("VACUUM ANALYZE")
@@ -130,7 +130,7 @@ class Full:
         """Ask for real, and take every change back."""
 
         async def work() -> T:
-            async with self._database.reading() as connection:
+            async with self._database.engine.connect() as connection:
                 answer = await question(connection)
                 await connection.rollback()
                 return answer
@@ -142,7 +142,7 @@ class Full:
 
         async def work() -> list[tuple[Sent, dict[str, Any], dict[str, Any]]]:
             found = []
-            async with self._database.reading() as connection:
+            async with self._database.engine.connect() as connection:
                 self._sent.clear()
                 await question(connection)
                 sent = list(self._sent)

@@ -17,6 +17,7 @@ from tests.jobs.conftest import Store
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 FAR: Final = datetime(2099, 1, 1, tzinfo=UTC)
 OF_MONEY: Final = {"budget_astray", "budget_missing", "correction_astray"}
+OF_WEBHOOKS: Final = {"end_untold", "end_mistold", "delivery_missing", "delivery_astray", "delivery_forgotten"}
 """Checks that the ledger's own tests break."""
 
 
@@ -113,4 +114,4 @@ async def test_a_violation_names_a_few_of_many(busy: Store) -> None:
 def test_every_check_is_broken_once_by_a_test() -> None:
     names = [check.name for check in CHECKS]
     assert len(names) == len(set(names))
-    assert set(names) - OF_MONEY == PLANTS.keys()
+    assert set(names) - OF_MONEY - OF_WEBHOOKS == PLANTS.keys()
