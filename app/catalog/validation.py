@@ -21,6 +21,7 @@ def validate(request: ImageRequest, model: Model, *, max_prompt_chars: int | Non
     """Check every parameter that the model's capabilities speak of.
 
     `max_prompt_chars` is the operator's bound; the model's own counts where it is lower.
+
     Raises:
         MissingParameter: no prompt, or an edit without a picture.
         InvalidValue: a value that the model cannot honour; `UnusableSetting` where OpenAI blames the setting.

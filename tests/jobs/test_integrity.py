@@ -17,8 +17,15 @@ from tests.jobs.conftest import Store
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 FAR: Final = datetime(2099, 1, 1, tzinfo=UTC)
 OF_MONEY: Final = {"budget_astray", "budget_missing", "correction_astray"}
-OF_WEBHOOKS: Final = {"end_untold", "end_mistold", "delivery_missing", "delivery_astray", "delivery_forgotten"}
 """Checks that the ledger's own tests break."""
+OF_WEBHOOKS: Final = {
+    "end_untold",
+    "end_mistold",
+    "delivery_missing",
+    "delivery_astray",
+    "delivery_forgotten",
+}
+"""Checks that the webhooks' own tests break."""
 
 
 def job(status: str, /, **values: Any) -> Executable:
