@@ -45,9 +45,8 @@ def run(settings: Settings) -> None:
     Raises:
         AlreadyServed: another process serves the embedded default's data directory.
     """
-    with _only_process(settings):
-        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
-            runner.run(_serve(settings))
+    with _only_process(settings), asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        runner.run(_serve(settings))
 
 
 def build_app(parts: Parts) -> FastAPI:

@@ -17,7 +17,16 @@ from app.catalog.current import CurrentCatalog
 from app.jobs.catalogs import Catalogs
 
 _YAML: Final[dict[str, Any]] = {
-    "requestBody": {"required": True, "content": {"application/yaml": {"schema": {"type": "string"}}}}
+    "requestBody": {
+        "required": False,
+        "content": {
+            "application/yaml": {
+                # Of text that is no catalog, the answer says so; it is not refused.
+                "schema": {"description": "The file."},
+                "example": "version: 1\nupstreams: {}\nmodels: {}\n",
+            }
+        },
+    }
 }
 
 

@@ -1,12 +1,12 @@
 """What crosses the operators' HTTP, for `/openapi.json` alone: requests are read by `parameters.py`."""
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from fastapi import Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from app.api.schemas import query
+from app.api.schemas import query, schema_of
 
 ADMIN_BEARER: Final = Security(
     HTTPBearer(auto_error=False, scheme_name="AdminKey", description="An operator's key.")
@@ -14,28 +14,56 @@ ADMIN_BEARER: Final = Security(
 """Documents that an endpoint wants an operator's key; the middleware has checked it long before."""
 
 
-class Limits(BaseModel):
+Name: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^\S(.*\S)?$")]
+Moment: TypeAlias = (
+    Annotated[float, Field(ge=0, lt=253_402_300_800)]
+    | Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+)
+"""Unix seconds, or ISO 8601 with its zone."""
+_Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000_000)]
+_Dollars: TypeAlias = (
+    Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,6})?$")]
+    | Annotated[int, Field(ge=0, le=1_000_000_000)]
+    | float
+)
+
+
+class _Body(BaseModel):
+    """What is not known in it is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Limits(_Body):
     """What a team, or one key, may do. Absent: no limit."""
 
-    allowed_models: list[str] | None = Field(None, description="Names of the catalog.")
-    requests_per_minute: int | None = Field(None, ge=1)
-    images_per_minute: int | None = Field(None, ge=1)
-    max_jobs: int | None = Field(None, ge=1, description="Jobs at once.")
-    budget_day_usd: str | float | None = Field(None, description="US dollars, best as a string.")
-    budget_month_usd: str | float | None = Field(None, description="US dollars, best as a string.")
+    allowed_models: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="Names of the catalog."
+    )
+    requests_per_minute: _Count | None = None
+    images_per_minute: _Count | None = None
+    max_jobs: _Count | None = Field(None, description="Jobs at once.")
+    budget_day_usd: _Dollars | None = Field(None, description="US dollars, best as a string.")
+    budget_month_usd: _Dollars | None = Field(None, description="US dollars, best as a string.")
 
 
-class NewTeam(BaseModel):
+class NewTeam(_Body):
     """A team to create."""
 
-    name: str
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"name": "posters", "limits": {"budget_month_usd": "250.00"}}}
+    )
+
+    name: Name
     limits: Limits | None = None
 
 
-class TeamChange(BaseModel):
+class TeamChange(_Body):
     """What to change of a team. A limit that is null is lifted, one that is absent stays."""
 
-    name: str | None = None
+    model_config = ConfigDict(json_schema_extra={"example": {"limits": {"max_jobs": 20}}})
+
+    name: Name | None = None
     limits: Limits | None = None
 
 
@@ -48,25 +76,31 @@ class TeamObject(BaseModel):
     created_at: int = Field(description="Unix seconds.")
 
 
-class NewKey(BaseModel):
+class NewKey(_Body):
     """A key to create."""
 
-    team_id: str
-    name: str
-    role: Literal["team", "admin", "admin_read"] = "team"
+    model_config = ConfigDict(json_schema_extra={"example": {"team_id": "default", "name": "batch"}})
+
+    team_id: str = Field(min_length=1)
+    name: Name
+    role: Literal["team", "admin", "admin_read"] | None = Field(None, description="`team` unless given.")
     limits: Limits | None = None
-    expires_at: int | str | None = Field(None, description="Unix seconds, or ISO 8601 with its zone.")
+    expires_at: Moment | None = Field(None, description="Unix seconds, or ISO 8601 with its zone.")
 
 
-class KeyChange(BaseModel):
+class KeyChange(_Body):
     """What to change of a key. A limit that is null is lifted, one that is absent stays."""
 
-    name: str | None = None
+    model_config = ConfigDict(json_schema_extra={"example": {"limits": {"requests_per_minute": 60}}})
+
+    name: Name | None = None
     limits: Limits | None = None
 
 
-class Rotation(BaseModel):
+class Rotation(_Body):
     """How to rotate a key."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"overlap_s": 3600}})
 
     overlap_s: float | None = Field(
         None, ge=0, le=604_800, description="How long the old key still works; a day unless it is given."
@@ -96,7 +130,11 @@ class ShownKey(KeyObject):
 class RevokedKey(KeyObject):
     """A key just revoked."""
 
-    cancelled_jobs: int = Field(description="Its jobs that were cancelled before they were sent.")
+    cancelled_jobs: int | None = Field(
+        None, description="Its jobs that were cancelled before they were sent; not with `dry_run`."
+    )
+    dry_run: Literal[True] | None = None
+    would: dict[str, Any] | None = Field(None, description="With `dry_run`: what would happen.")
 
 
 class Maintenance(BaseModel):
@@ -108,8 +146,10 @@ class Maintenance(BaseModel):
     in_progress: int
 
 
-class MaintenanceChange(BaseModel):
+class MaintenanceChange(_Body):
     """What to do with new jobs."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"drain": False}})
 
     drain: bool = Field(description="Whether to turn them away.")
 
@@ -166,6 +206,6 @@ def answer(model: type[BaseModel], description: str, status: int = 200) -> dict[
 
 def body(model: type[BaseModel]) -> dict[str, Any]:
     """Document the body that an endpoint reads by itself."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+    schema = schema_of(model)
+    is_required = bool(schema.get("required"))
+    return {"requestBody": {"required": is_required, "content": {"application/json": {"schema": schema}}}}

@@ -32,10 +32,19 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _UNIX: Final = re.compile(r"\d{1,12}")
 # Spreadsheets take a text that begins like this for a formula.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-_FROM: Final = query(
-    "from", "The first moment: a date, ISO 8601 with its zone, or Unix seconds.", {"type": "string"}
-)
-_TO: Final = query("to", "The first moment after it; now unless it is given.", {"type": "string"})
+_MOMENT: Final = {
+    "type": "string",
+    "anyOf": [{"format": "date-time"}, {"format": "date"}, {"pattern": "^[0-9]{1,11}$"}],
+    "example": "2027-01-31",
+}
+_FROM: Final = query("from", "The first moment: a date, ISO 8601 with its zone, or Unix seconds.", _MOMENT)
+_TO: Final = query("to", "The first moment after it; now unless it is given.", _MOMENT)
+_CSV: Final[dict[str, Any]] = {"text/csv": {"schema": {"type": "string"}}}
+_BY: Final = {
+    "type": "string",
+    "pattern": f"^({'|'.join(By)})(,({'|'.join(By)}))*$",
+    "example": "team,model",
+}
 
 
 class SpendGroup(BaseModel):
@@ -92,13 +101,19 @@ def router(ledger: Ledger, audit: Audit) -> APIRouter:
         summary="Report what was spent",
         openapi_extra={
             "parameters": [
-                query("by", f"Of {', '.join(By)}; several with commas, `team` unless given.", {"type": "string"}),
+                query("by", f"Of {', '.join(By)}; several with commas, each once; `team` unless given.", _BY),
                 _FROM,
                 _TO,
-                query("format", "Also chosen by `Accept: text/csv`.", {"enum": ["json", "csv"]}),
+                query("format", "Also chosen by `Accept: text/csv`.", {"type": "string", "enum": ["json", "csv"]}),
             ]
         },
-        responses=answer(SpendReport, "What was spent on the calls opened in this span."),
+        responses={
+            200: {
+                "model": SpendReport,
+                "content": _CSV,
+                "description": "What was spent on the calls opened in this span.",
+            }
+        },
     )  # fmt: skip
     async def spend(request: Request) -> Response:
         """Report what was spent; the first of this month until now, unless a span is given."""

@@ -1,16 +1,16 @@
 """`/admin/v1/webhooks`: who is told of the ends of jobs, what is signed with, and what became of each delivery."""
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.admin.audit import Audit
 from app.admin.parameters import read_document, read_fields, read_flag, read_moment, read_page, refuse_rest
 from app.admin.rendering import listing, seconds
-from app.admin.schemas import ADMIN_BEARER, DRY_RUN, PAGE, answer, body
+from app.admin.schemas import ADMIN_BEARER, DRY_RUN, PAGE, Moment, answer, body
 from app.api import queries
 from app.api.parameters import Fields
 from app.api.schemas import ERRORS, query
@@ -30,8 +30,13 @@ _SECRET: Final = {"cache-control": "no-store"}
 class NewEndpoint(BaseModel):
     """An endpoint to create."""
 
-    team_id: str
-    url: str = Field(description="A public http or https URL.")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"team_id": "default", "url": "https://203.0.113.7/pictures"}},
+    )
+
+    team_id: str = Field(min_length=1)
+    url: str = Field(min_length=1, description="A public http or https URL.")
     events: list[EventType] | None = Field(None, description="What to tell; everything unless it is given.")
 
 
@@ -58,7 +63,9 @@ class CreatedEndpoint(EndpointObject):
 class SecretRotation(BaseModel):
     """How to rotate a team's secret."""
 
-    team_id: str
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"team_id": "default"}})
+
+    team_id: str = Field(min_length=1)
     overlap_s: float | None = Field(
         None, ge=0, le=OVERLAP_S, description="How long the old one signs beside the new; a day unless given."
     )
@@ -94,10 +101,15 @@ class DeliveryObject(BaseModel):
 class Replay(BaseModel):
     """Which events to send again."""
 
-    since: int | str = Field(alias="from", description="Unix seconds, or ISO 8601 with its zone.")
-    to: int | str
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"from": "2027-01-30T00:00:00Z", "to": "2027-01-31T00:00:00Z"}},
+    )
+
+    since: Moment = Field(alias="from", description="Unix seconds, or ISO 8601 with its zone.")
+    to: Moment
     team_id: str | None = None
-    status: str | None = Field(None, description="`failed` (the default), `succeeded` or `any`.")
+    status: Literal["failed", "succeeded", "any"] | None = Field(None, description="`failed` unless given.")
 
 
 def router(webhooks: Webhooks, vault: Vault, audit: Audit) -> APIRouter:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from app.accounts.service import Accounts
 from app.api.authentication import Authentication
 from app.api.errors import ErrorBoundary, install_handlers
+from app.api.openapi import complete
 from app.api.request_id import RequestIds
 
 _TITLE: Final = "Darkroom"
@@ -41,4 +42,11 @@ def create_app(
     install_handlers(app)
     for router in routers:
         app.include_router(router)
+    written = app.openapi
+
+    def documented() -> dict[str, Any]:
+        # FastAPI writes it once and keeps it.
+        return app.openapi_schema or complete(written())
+
+    app.openapi = documented  # type: ignore[method-assign] # FastAPI's documented way to extend it
     return app

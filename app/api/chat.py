@@ -20,7 +20,16 @@ from app.api.completions import DIALECT
 from app.api.forms import FormLimits
 from app.api.intake import Intake, Source, canonical, linked, read_picture_json
 from app.api.parameters import Fields
-from app.api.schemas import BEARER, ERRORS, EVENTS, AcceptedJob, ChatCompletion, ChatRequest, header, query
+from app.api.schemas import (
+    BEARER,
+    CALL_PARAMETERS,
+    ERRORS,
+    EVENTS,
+    AcceptedJob,
+    ChatCompletion,
+    ChatRequest,
+    schema_of,
+)
 from app.assets.inputs import Inputs
 from app.catalog.current import CurrentCatalog
 from app.catalog.sizes import AUTO, check_size
@@ -63,14 +72,10 @@ _SCALES: Final = {"1K": 1, "2K": 2, "4K": 4}
 _DOCUMENTATION: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": ChatRequest.model_json_schema()}},
+        "content": {"application/json": {"schema": schema_of(ChatRequest)}},
     },
-    "parameters": [
-        query("async", "Answer with the job instead of its result.", {"type": "boolean", "default": False}),
-        header("Prefer", "`respond-async` does the same as `async=true`."),
-        header("Idempotency-Key", "1 to 255 printable ASCII characters: the same key and body get the same job."),
-    ],
-}  # fmt: skip
+    "parameters": CALL_PARAMETERS,
+}
 
 
 @dataclass(frozen=True, slots=True)

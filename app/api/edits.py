@@ -16,7 +16,18 @@ from app.api.calls import fingerprint_of, read_options
 from app.api.forms import Form, FormLimits, UploadedFile, read_form
 from app.api.intake import Intake, Source, linked, read_picture_json
 from app.api.parameters import Fields, read_edit, typed_form
-from app.api.schemas import BEARER, ERRORS, EVENTS, AcceptedJob, ImagesResponse
+from app.api.schemas import (
+    BEARER,
+    CALL_PARAMETERS,
+    ERRORS,
+    EVENTS,
+    AcceptedJob,
+    EditForm,
+    EditRequest,
+    ImagesResponse,
+    form_of,
+    schema_of,
+)
 from app.assets.inputs import Inputs
 from app.domain.errors import InvalidValue, MissingParameter
 from app.jobs.service import JobService
@@ -29,50 +40,11 @@ _DOCUMENTATION: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image", "prompt", "model"],
-                    "properties": {
-                        "image": {
-                            "description": "1 to 16 pictures, PNG, JPEG or WebP; also as `image[]`.",
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                        },
-                        "mask": {
-                            "description": "A PNG with an alpha channel, of the first picture's size.",
-                            "type": "string",
-                            "format": "binary",
-                        },
-                        "prompt": {"type": "string"},
-                        "model": {"type": "string", "examples": ["gpt-image-2"]},
-                    },
-                }
-            },
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["images", "prompt", "model"],
-                    "properties": {
-                        "images": {
-                            "type": "array",
-                            "minItems": 1,
-                            "maxItems": 16,
-                            "items": {
-                                "type": "object",
-                                "properties": {
-                                    "image_url": {"type": "string"},
-                                    "file_id": {"type": "string"},
-                                },
-                            },
-                        },
-                        "prompt": {"type": "string"},
-                        "model": {"type": "string", "examples": ["gpt-image-2"]},
-                    },
-                }
-            },
+            "application/json": {"schema": schema_of(EditRequest)},
+            "multipart/form-data": {"schema": form_of(EditForm)},
         },
     },
+    "parameters": CALL_PARAMETERS,
 }
 
 

@@ -248,7 +248,10 @@ async def _invalid_request(_request: Request, exc: Exception) -> Response:
 def _methods_at(app: FastAPI, path: str) -> set[str]:
     """Every method that some route takes at this path; the router itself names only those of the first route."""
     found: set[str] = set()
+    exactly: set[str] = set()
     for route in iter_route_contexts(app.routes):
         if route.path is not None and route.methods and compile_path(route.path)[0].match(path):
             found |= route.methods
-    return found
+            exactly |= route.methods if route.path == path else set()
+    # A path of its own is nobody's id.
+    return exactly or found

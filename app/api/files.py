@@ -2,14 +2,14 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response, StreamingResponse
 
 from app.api.authentication import caller_of, is_signed_link
-from app.api.schemas import BEARER, ERRORS, FileObject
+from app.api.schemas import BEARER, ERRORS, FileObject, header, query
 from app.assets.files import Files
 from app.assets.records import Asset
 from app.assets.storage import Storage
@@ -17,6 +17,18 @@ from app.domain.errors import GatewayError
 from app.domain.pictures import PictureFormat
 
 _RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,15})-([0-9]{0,15})|-([0-9]{1,15}))")
+_DOCUMENTATION: Final[dict[str, Any]] = {
+    "parameters": [
+        query("exp", "Of a signed link: until when it works, in Unix seconds.", {"type": "string"}),
+        query("kid", "Of a signed link: which secret signed it.", {"type": "string"}),
+        query(
+            "sig", "Of a signed link: its signature. With these three, no key is wanted.", {"type": "string"}
+        ),
+        header("Range", "One range of bytes; several are answered with the whole file."),
+        header("If-Range", "An ETag: the range counts only while it is the file's."),
+        header("If-None-Match", "An ETag: 304 while it is the file's."),
+    ]
+}
 
 
 class RangeNotSatisfiable(GatewayError):
@@ -43,6 +55,7 @@ def router(files: Files, storage: Storage) -> APIRouter:
     @routes.get(
         "/{file_id}/content",
         summary="Download a file",
+        openapi_extra=_DOCUMENTATION,
         responses={
             200: {"content": {"image/*": {}}, "description": "The picture."},
             206: {"content": {"image/*": {}}, "description": "The part of it that was asked for."},

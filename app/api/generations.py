@@ -12,13 +12,13 @@ from app.api.calls import fingerprint_of, read_options
 from app.api.parameters import Fields, read_generation
 from app.api.schemas import (
     BEARER,
+    CALL_PARAMETERS,
     ERRORS,
     EVENTS,
     AcceptedJob,
     GenerationRequest,
     ImagesResponse,
-    header,
-    query,
+    schema_of,
 )
 from app.jobs.service import JobService
 
@@ -26,14 +26,10 @@ _PATH: Final = "/v1/images/generations"
 _DOCUMENTATION: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": GenerationRequest.model_json_schema()}},
+        "content": {"application/json": {"schema": schema_of(GenerationRequest)}},
     },
-    "parameters": [
-        query("async", "Answer with the job instead of its result.", {"type": "boolean", "default": False}),
-        header("Prefer", "`respond-async` does the same as `async=true`."),
-        header("Idempotency-Key", "1 to 255 printable ASCII characters: the same key and body get the same job."),
-    ],
-}  # fmt: skip
+    "parameters": CALL_PARAMETERS,
+}
 
 
 def router(jobs: JobService, answers: Answers) -> APIRouter:

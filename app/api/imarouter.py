@@ -28,10 +28,11 @@ from app.api.rendering import Renderer, status_of
 from app.api.schemas import (
     BEARER,
     IMAROUTER_ERRORS,
+    JOB_HEADERS,
     ImaRouterAccepted,
     ImaRouterEdit,
     ImaRouterGeneration,
-    header,
+    schema_of,
 )
 from app.assets.inputs import Inputs
 from app.catalog.current import CurrentCatalog
@@ -79,7 +80,7 @@ def router(
     @routes.post(
         "/{model:path}/generate",
         summary="Make pictures from a prompt",
-        openapi_extra=_documentation(ImaRouterGeneration.model_json_schema()),
+        openapi_extra=_documentation(schema_of(ImaRouterGeneration)),
         responses=accepted,
     )
     async def generate(request: Request, model: str) -> Response:
@@ -89,7 +90,7 @@ def router(
     @routes.post(
         "/{model:path}/edit",
         summary="Edit pictures",
-        openapi_extra=_documentation(ImaRouterEdit.model_json_schema()),
+        openapi_extra=_documentation(schema_of(ImaRouterEdit)),
         responses=accepted,
     )
     async def edit(request: Request, model: str) -> Response:
@@ -257,7 +258,5 @@ def _custom_size(given: Mapping[str, Json]) -> str:
 def _documentation(schema: dict[str, Any]) -> dict[str, Any]:
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "parameters": [
-            header("Idempotency-Key", "1 to 255 printable ASCII characters: the same key and body get the same job."),
-        ],
-    }  # fmt: skip
+        "parameters": JOB_HEADERS,
+    }

@@ -13,7 +13,18 @@ from app.api.answers import POLL_AFTER_S, Answers
 from app.api.authentication import caller_of
 from app.api.calls import check_metadata
 from app.api.rendering import Renderer
-from app.api.schemas import BEARER, ERRORS, ImageJob, ImagesResponse, ImaRouterJob, JobList, query
+from app.api.schemas import (
+    BEARER,
+    ERRORS,
+    EVENTS,
+    ChatCompletion,
+    ImageJob,
+    ImagesResponse,
+    ImaRouterJob,
+    JobList,
+    header,
+    query,
+)
 from app.api.sse import Event, EventStream
 from app.catalog.current import CurrentCatalog
 from app.jobs.lifecycle import Status
@@ -37,13 +48,20 @@ _FILTERS: Final[dict[str, Any]] = {
         query("model", "Only jobs of this model.", {"type": "string"}),
         query("metadata[key]", "Only jobs with this pair; may be repeated with other keys.", {"type": "string"}),
         query("limit", "Jobs in one page.", {"type": "integer", "minimum": 1, "maximum": _MAX_PAGE, "default": 20}),
-        query("after", "The last job of the page before.", {"type": "string"}),
+        query("after", "The last job of the page before.", {"type": "string", "minLength": 1}),
     ]
 }  # fmt: skip
 _INDEX: Final[dict[str, Any]] = {
     "parameters": [
-        query("index", "Which picture, counted from 0.", {"type": "integer", "minimum": 0, "default": 0})
+        query(
+            "index",
+            "Which picture, counted from 0.",
+            {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
+        )
     ]
+}
+_LAST_EVENT: Final[dict[str, Any]] = {
+    "parameters": [header("Last-Event-ID", "The last event that was seen; what came after it follows.")]
 }
 
 
@@ -115,7 +133,10 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
         "/{job_id}/result",
         summary="Collect a job's result",
         responses={
-            200: {"model": ImagesResponse, "description": "What a synchronous call would have got."},
+            200: {
+                "model": ImagesResponse | ChatCompletion,
+                "description": "What a synchronous call would have got.",
+            },
             202: {"model": ImageJob, "description": "The job is not final yet."},
         },
     )
@@ -140,7 +161,8 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
     @routes.get(
         "/{job_id}/events",
         summary="Watch a job",
-        responses={200: {"content": {"text/event-stream": {}}, "description": "Server-sent events."}},
+        openapi_extra=_LAST_EVENT,
+        responses={200: {"content": EVENTS, "description": "Server-sent events."}},
     )
     async def events(request: Request, job_id: str) -> Response:
         """Watch a job until it is final: `job.partial_image`, `job.updated` and `job.final`.

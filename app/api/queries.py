@@ -9,7 +9,7 @@ from fastapi import Request
 from app.domain.errors import InvalidValue
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
-_NUMBER: Final = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,9})?")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,9}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 
 
 def integer(request: Request, name: str, *, default: int, low: int, high: int | None = None) -> int:

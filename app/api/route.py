@@ -17,7 +17,7 @@ from app.api.errors import error_document, problem_of
 from app.api.forms import FormLimits
 from app.api.intake import read_picture_json
 from app.api.parameters import Fields, read_edit, read_generation
-from app.api.schemas import BEARER, ERRORS, GenerationRequest, RouteAnswer
+from app.api.schemas import BEARER, ERRORS, GenerationRequest, RouteAnswer, schema_of
 from app.assets.inputs import Inputs
 from app.domain.money import usd
 from app.domain.pictures import PictureFormat
@@ -34,7 +34,7 @@ _DOCUMENTATION: Final[dict[str, Any]] = {
         "content": {
             "application/json": {
                 "schema": {
-                    **GenerationRequest.model_json_schema(),
+                    **schema_of(GenerationRequest),
                     "description": "The JSON body of a generation, or of an edit with its `images` and `mask`.",
                 }
             }

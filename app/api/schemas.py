@@ -3,14 +3,28 @@
 Requests are read by `parameters.py`, answers written by `rendering.py`.
 """
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from fastapi import Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 BEARER: Final = Security(HTTPBearer(auto_error=False, description="A team's API key."))
 """Documents that an endpoint wants a key; the middleware has checked it long before."""
+
+# 16 x 16 pixels of one blue.
+_EXAMPLE_URL: Final = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAFklEQVR4nGOYsOECSYhhVMOohuGrAQByaBAfxIpU/wAA"
+    "AABJRU5ErkJggg=="
+)
+Size: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")]
+Metadata: TypeAlias = Annotated[
+    dict[
+        Annotated[str, StringConstraints(pattern=r'^[^\[\]"\\\x00-\x1f\x7f]+$', max_length=64)],
+        Annotated[str, StringConstraints(max_length=512)],
+    ],
+    Field(max_length=16),
+]
 
 
 class GenerationRequest(BaseModel):
@@ -23,10 +37,12 @@ class GenerationRequest(BaseModel):
         },
     )
 
-    model: str = Field(description="A name of `GET /v1/models`.")
-    prompt: str = Field(description="What to draw; at most 32,000 characters.")
+    model: str = Field(min_length=1, description="A name of `GET /v1/models`.")
+    prompt: str = Field(min_length=1, max_length=32_000, description="What to draw.")
     n: int | None = Field(None, ge=1, le=10, description="How many pictures.")
-    size: str | None = Field(None, description="`auto` or `WIDTHxHEIGHT` in pixels.")
+    size: Size | None = Field(
+        None, description="`auto` or `WIDTHxHEIGHT` in pixels; what the model takes, `GET /v1/models` tells."
+    )
     quality: str | None = Field(None, description="`auto`, `low`, `medium`, `high`, or what the model adds.")
     background: str | None = Field(None, description="`auto`, `opaque` or `transparent`.")
     output_format: str | None = Field(None, description="`png`, `jpeg` or `webp`.")
@@ -41,9 +57,51 @@ class GenerationRequest(BaseModel):
     )
     user: str | None = Field(None, description="The end user, for the vendor.")
     safety_identifier: str | None = Field(None, description="The end user, for the vendor; replaces `user`.")
-    metadata: dict[str, str] | None = Field(None, description="Up to 16 pairs, kept with the job.")
+    metadata: Metadata | None = Field(None, description="Up to 16 pairs, kept with the job.")
     priority: Literal["high", "normal", "low"] | None = Field(None, description="Within the team's own jobs.")
     cancel_after_s: float | None = Field(None, gt=0, description="Seconds after which the job is given up.")
+
+
+class ImageReference(BaseModel):
+    """A picture to edit, named in one of two ways."""
+
+    # What pydantic cannot say: exactly one of them.
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    image_url: str = Field("", min_length=1, description="An `https:` or a `data:` URL.")
+    file_id: str = Field("", min_length=1, description="An upload or a result: `POST /v1/files`.")
+
+
+class EditRequest(GenerationRequest):
+    """A request for pictures from pictures, as JSON."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "model": "gpt-image-2",
+                "prompt": "make it snow",
+                "images": [{"image_url": _EXAMPLE_URL}],
+            }
+        },
+    )
+
+    images: list[ImageReference] = Field(min_length=1, max_length=16)
+    mask: ImageReference | None = Field(
+        None, description="A PNG with an alpha channel, of the first picture's size."
+    )
+    input_fidelity: str | None = Field(None, description="`high` or `low`, where the model knows it.")
+
+
+class EditForm(GenerationRequest):
+    """A request for pictures from pictures, as a form; every field but the files is text."""
+
+    model_config = ConfigDict(json_schema_extra={})
+
+    image: list[bytes] = Field(
+        min_length=1, max_length=16, description="PNG, JPEG or WebP; also as `image[]`, also repeated."
+    )
+    mask: bytes | None = Field(None, description="A PNG with an alpha channel, of the first picture's size.")
+    input_fidelity: str | None = Field(None, description="`high` or `low`, where the model knows it.")
 
 
 class TokenDetails(BaseModel):
@@ -122,15 +180,15 @@ class ChatRequest(BaseModel):
         },
     )
 
-    model: str = Field(description="A name of `GET /v1/models`.")
-    messages: list[ChatMessage]
+    model: str = Field(min_length=1, description="A name of `GET /v1/models`.")
+    messages: list[ChatMessage] = Field(min_length=1)
     stream: bool | None = Field(None, description="Answer with chunks.")
     modalities: list[Literal["image", "text"]] | None = None
     image_config: dict[str, str] | None = Field(
         None, description="`aspect_ratio`, such as `16:9`, and `image_size`: `1K`, `2K` or `4K`."
     )
     n: int | None = Field(None, ge=1, le=10, description="How many pictures, each a choice of its own.")
-    size: str | None = Field(
+    size: Size | None = Field(
         None, description="`auto` or `WIDTHxHEIGHT` in pixels; not beside `image_config`."
     )
     quality: str | None = Field(None, description="`auto`, `low`, `medium`, `high`, or what the model adds.")
@@ -167,7 +225,7 @@ class ImaRouterGeneration(BaseModel):
         json_schema_extra={"example": {"prompt": "a lighthouse at dusk", "imageSize": "landscape_4_3"}},
     )
 
-    prompt: str
+    prompt: str = Field(min_length=1, max_length=32_000)
     imageSize: (  # noqa: N815 - a name of the API
         Literal[
             "square_hd", "square", "portrait_4_3", "portrait_16_9", "landscape_4_3", "landscape_16_9", "auto"
@@ -184,7 +242,7 @@ class ImaRouterEdit(ImaRouterGeneration):
     """ImaRouter's request for pictures from pictures."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"prompt": "make it snow", "imageUrls": ["https://example.com/a.png"]}},
+        json_schema_extra={"example": {"prompt": "make it snow", "imageUrls": [_EXAMPLE_URL]}},
     )
 
     imageUrls: list[str] = Field(  # noqa: N815 - a name of the API
@@ -337,7 +395,23 @@ ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 
 
 EVENTS: Final[dict[str, Any]] = {
-    "text/event-stream": {"schema": {"type": "string", "description": "With `stream`: server-sent events."}}
+    "text/event-stream": {
+        "schema": {
+            "type": "object",
+            "description": "Server-sent events, one after the other.",
+            "required": ["data"],
+            "properties": {
+                "event": {"type": "string", "description": "What it tells; none in a chat completion."},
+                "id": {"type": "string", "description": "For `Last-Event-ID`; of a job's events alone."},
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "description": "A JSON object; `[DONE]` after a chat completion.",
+                },
+            },
+        },
+        "example": 'event: job.final\nid: 4-0\ndata: {"id": "job_1", "object": "image_job", "status": "succeeded"}\n\n',
+    }
 }
 """What an endpoint that can stream answers besides JSON."""
 
@@ -345,6 +419,35 @@ EVENTS: Final[dict[str, Any]] = {
 IMAROUTER_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     status: {**answer, "model": ImaRouterError} for status, answer in ERRORS.items()
 }
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a body that an endpoint reads by itself, with all that it refers to in its place."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            reference = value.get("$ref")
+            if isinstance(reference, str):
+                return filled(parts[reference.rpartition("/")[2]])
+            return {name: filled(item) for name, item in value.items()}
+        return [filled(item) for item in value] if isinstance(value, list) else value
+
+    found: dict[str, Any] = filled(schema)
+    return found
+
+
+def form_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The same, of a form: nothing in it is null, and `metadata` comes as one field for each pair."""
+    schema = schema_of(model)
+    fields: dict[str, Any] = {}
+    for name, field in schema["properties"].items():
+        kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+        kept = {key: value for key, value in field.items() if key not in {"anyOf", "default"}}
+        fields[name] = kept | (kinds[0] if kinds else {})
+    del fields["metadata"]
+    return schema | {"properties": fields}
 
 
 def query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -412,3 +515,32 @@ class RouteAnswer(BaseModel):
     routes: list[RouteCandidate] = Field(description="In the order in which they would be asked.")
     left_out: list[RouteLeftOut] = Field(description="Each other route of the model.")
     error: Error | None = Field(description="What a call would be told if no route can serve it, else null.")
+
+
+IDEMPOTENCY_KEY: Final = header(
+    "Idempotency-Key",
+    "The same key and body get the same job, for 30 days.",
+    {"type": "string", "pattern": "^[ -~]{1,255}$", "example": "order-4711"},
+)
+_PREFER: Final = header("Prefer", "`respond-async` does the same as `async=true`.")
+_METADATA: Final = header(
+    "x-darkroom-metadata",
+    "As `metadata` in the body: a JSON object.",
+    {"type": "string", "example": '{"order": "4711"}'},
+)
+_PRIORITY: Final = header(
+    "x-darkroom-priority", "As `priority` in the body.", {"type": "string", "enum": ["high", "normal", "low"]}
+)
+_CANCEL_AFTER: Final = header(
+    "x-darkroom-cancel-after-s",
+    "As `cancel_after_s` in the body: seconds after which the job is given up.",
+    {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,6})?$", "example": "90"},
+)
+JOB_HEADERS: Final = [IDEMPOTENCY_KEY, _METADATA, _PRIORITY, _CANCEL_AFTER]
+"""What a call that makes a job may say of it in headers."""
+CALL_PARAMETERS: Final = [
+    query("async", "Answer with the job instead of its result.", {"type": "boolean", "default": False}),
+    _PREFER,
+    *JOB_HEADERS,
+]
+"""The same, of a call that can wait for its job or not."""

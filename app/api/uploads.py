@@ -11,13 +11,22 @@ from app.api import queries
 from app.api.authentication import caller_of
 from app.api.files import file_object
 from app.api.forms import FormLimits, read_form
-from app.api.schemas import BEARER, ERRORS, DeletedFile, FileList, FileObject
+from app.api.schemas import BEARER, ERRORS, DeletedFile, FileList, FileObject, query
 from app.assets.files import Files
 from app.assets.inputs import Inputs, Taken
 from app.domain.errors import InvalidValue, MissingParameter, UnknownParameter
 
 _PURPOSES: Final = ("vision", "user_data", "assistants")
 
+_FILTERS: Final[dict[str, Any]] = {
+    "parameters": [
+        query("purpose", "Only files for this purpose.", {"type": "string", "enum": list(_PURPOSES)}),
+        query(
+            "limit", "Files in one page.", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}
+        ),
+        query("after", "The last file of the page before.", {"type": "string"}),
+    ]
+}
 _DOCUMENTATION: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
@@ -26,6 +35,7 @@ _DOCUMENTATION: Final[dict[str, Any]] = {
                 "schema": {
                     "type": "object",
                     "required": ["file", "purpose"],
+                    "additionalProperties": False,
                     "properties": {
                         "file": {"type": "string", "format": "binary", "description": "PNG, JPEG or WebP."},
                         "purpose": {"type": "string", "enum": list(_PURPOSES)},
@@ -65,7 +75,8 @@ def router(files: Files, inputs: Inputs, limits: FormLimits) -> APIRouter:
 
     @routes.get(
         "",
-        summary="List files",
+        summary="List files, newest first",
+        openapi_extra=_FILTERS,
         responses={200: {"model": FileList, "description": "Uploads and results, newest first."}},
     )
     async def search(request: Request) -> Response:

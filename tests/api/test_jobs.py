@@ -113,7 +113,7 @@ async def test_waiting_ends_with_the_time(client: httpx2.AsyncClient) -> None:
     assert (answer.status_code, answer.json()["status"]) == (200, "queued")
 
 
-@pytest.mark.parametrize("wait", ["-1", "61", "soon", "", "nan", "1e1"])
+@pytest.mark.parametrize("wait", ["-1", "61", "soon", "", "nan", "1e9"])
 async def test_an_impossible_wait_is_refused(client: httpx2.AsyncClient, wait: str) -> None:
     job_id = await submitted(client)
     answer = await client.get(f"/v1/jobs/{job_id}?wait={wait}")
