@@ -81,10 +81,10 @@ vendors: ## Start every simulated vendor, for config/simulated.yaml; Ctrl-C stop
 	@$(BOOTSTRAP) dev
 	@exec $(BIN)/python -m tests.simulators.all $(VENDORS_ARGS)
 
-fuzz: ## Drive the moves of jobs at random for minutes; EXAMPLES=200 STEPS=50
+fuzz: ## Drive the moves of jobs, and the HTTP APIs, at random for minutes; EXAMPLES=200 STEPS=50
 	@$(BOOTSTRAP) dev
 	@DARKROOM_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) DARKROOM_FUZZ_STEPS=$(or $(STEPS),50) \
-		$(BIN)/python -m pytest -p no:xdist --timeout=0 tests/jobs/test_moves_at_random.py
+		$(BIN)/python -m pytest -p no:xdist --timeout=0 tests/jobs/test_moves_at_random.py tests/api/test_contract.py
 
 clean: ## Remove the environment and the caches; keeps data/
 	rm -rf .venv .venv-clients tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
