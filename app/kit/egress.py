@@ -107,7 +107,7 @@ class Guard(httpcore2.AsyncNetworkBackend):
         return list(dict.fromkeys(found))
 
     def _is_right_peer(self, stream: httpcore2.AsyncNetworkStream) -> bool:
-        peer, own = stream.get_extra_info("server_addr"), stream.get_extra_info("client_addr")
+        peer, own = _extra(stream, "server_addr"), _extra(stream, "client_addr")
         if peer is None or is_named(peer[0], self._allow_networks):
             return True
         # A public address of this machine itself is dialled from that same address.
@@ -139,4 +139,19 @@ class _Connection(httpcore2.AsyncNetworkStream):
             raise
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        return _extra(self._stream, info)
+
+
+def _extra(stream: httpcore2.AsyncNetworkStream, info: str) -> Any:
+    """What is known of a connection.
+
+    Raises:
+        ConnectError: it was reset as soon as it was made. Nothing has been sent then: it is asked about before.
+    """
+    try:
+        return stream.get_extra_info(info)
+    except AttributeError as exc:
+        # anyio asks the socket for its peer, whatever it is asked; uvloop has taken a broken socket back.
+        if info == "is_readable":
+            return True  # as of any connection whose peer has gone
+        raise httpcore2.ConnectError("the connection was reset as soon as it was made") from exc

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
+from app.kit.redis import speak_of_breaks
 from app.kit.telemetry import get_logger
 
 LOG = get_logger(__name__)
@@ -192,7 +193,7 @@ class RedisLimiter:
             socket_connect_timeout=2,
             socket_keepalive=True,
         )
-        self._redis = Redis(connection_pool=pool)
+        self._redis = Redis(connection_pool=speak_of_breaks(pool))
         self._script = self._redis.register_script(_SCRIPT)
         self._process = process
         self._budget_s = budget_s

@@ -6,11 +6,12 @@ Nothing here is ever waited for by a request, and nothing is lost with it: whoev
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from arq.connections import ArqRedis, RedisSettings
-from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis, SSLConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from app.kit.backoff import full_jitter
@@ -159,9 +160,35 @@ def arq_settings(url: str) -> RedisSettings:
 
 def _pool(url: str) -> ConnectionPool:
     # Without a read timeout, for a subscription waits in silence; hints have a budget of their own.
-    return BlockingConnectionPool.from_url(
+    pool = BlockingConnectionPool.from_url(
         url, max_connections=_CONNECTIONS, timeout=1, socket_connect_timeout=2, socket_keepalive=True
     )
+    return speak_of_breaks(pool)
+
+
+def speak_of_breaks(pool: ConnectionPool) -> ConnectionPool:
+    """Make a pool's connections say that they broke in the client's own words, on every event loop."""
+    is_tls = issubclass(pool.connection_class, SSLConnection)
+    pool.connection_class = _TlsConnection if is_tls else _PlainConnection
+    return pool
+
+
+class _OwnWords:
+    """Sends commands; uvloop says RuntimeError of a connection that broke, which nobody takes for an outage."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)  # type: ignore[misc] # of the class beside
+        except RuntimeError as exc:
+            raise RedisConnectionError("the connection broke before it was written to") from exc
+
+
+class _PlainConnection(_OwnWords, Connection):
+    """A connection of `redis://`."""
+
+
+class _TlsConnection(_OwnWords, SSLConnection):
+    """A connection of `rediss://`."""
 
 
 def host_of(url: str) -> str:
