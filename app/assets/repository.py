@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import delete, exists, insert, literal, literal_column, select, tuple_, update
+from sqlalchemy import bindparam, delete, exists, insert, literal, literal_column, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.assets.records import Asset, AssetKind, Picture, asset_from
@@ -12,6 +13,16 @@ from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
 from app.db.tables.jobs import jobs
 from app.db.types import Instant, now
+
+# Built once: every look at a job asks it.
+_OF_JOBS: Final = (
+    select(assets)
+    .where(
+        assets.c.job_id.in_(bindparam("job_ids", expanding=True)),
+        assets.c.kind.in_(bindparam("kinds", expanding=True)),
+    )
+    .order_by(assets.c.job_id, assets.c.index, assets.c.id)
+)
 
 
 async def insert_assets(
@@ -60,12 +71,8 @@ async def assets_of_jobs(
     connection: AsyncConnection, job_ids: Sequence[str], kinds: Sequence[AssetKind]
 ) -> list[Asset]:
     """Read the pictures of these jobs, in each job's own order."""
-    query = (
-        select(assets)
-        .where(assets.c.job_id.in_(job_ids), assets.c.kind.in_([kind.value for kind in kinds]))
-        .order_by(assets.c.job_id, assets.c.index, assets.c.id)
-    )
-    return [asset_from(row_values(row)) for row in await connection.execute(query)]
+    wanted = {"job_ids": list(job_ids), "kinds": [kind.value for kind in kinds]}
+    return [asset_from(row_values(row)) for row in await connection.execute(_OF_JOBS, wanted)]
 
 
 async def find_asset(connection: AsyncConnection, file_id: str, *, team_id: str | None) -> Asset | None:

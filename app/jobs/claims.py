@@ -5,82 +5,111 @@ jobs and one with a single job both have a first turn. Final jobs whose calls ar
 followed to their end.
 """
 
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, Subquery, and_, func, select, true, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Float,
+    Integer,
+    Select,
+    Subquery,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    func,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.db.engine import row_values
 from app.db.tables.jobs import jobs
 from app.db.types import from_now, now
-from app.jobs.conditions import at_most, has_open_attempt, has_status
+from app.jobs.conditions import has_open_attempt, has_status, seen_limit
 from app.jobs.lifecycle import FINAL, Status, start
 from app.jobs.records import Job, job_from
+
+_MOST: Final = seen_limit("most")
+_DEPTH: Final = seen_limit("depth")
+_CLAIMS_MOST: Final = bindparam("claims_most", type_=Integer())
 
 
 async def claim(
     connection: AsyncConnection, owner: str, *, limit: int, lease_s: float, claims_max: int
 ) -> list[Job]:
-    """Take up to `limit` runnable jobs and hold each for `lease_s` seconds.
+    """Take up to `limit` runnable jobs and hold each for `lease_s` seconds. Each `limit` is a statement of its own.
 
     Two workers never receive the same job: each row is locked and marked in one statement.
     """
-    held = {
-        "lease_token": jobs.c.lease_token + 1,
-        "lease_owner": owner,
-        "lease_until": from_now(lease_s),
-        "claims": jobs.c.claims + 1,
-    }
-    # Picked in a WITH of its own: as a plain subquery it may be run once per row, and pass its limit each time.
-    unfollowed = _unfollowed(connection, limit, claims_max).cte("picked")
-    followed = update(jobs).where(jobs.c.id.in_(select(unfollowed.c.id))).values(**held).returning(*jobs.c)
-    taken = [job_from(row_values(row)) for row in await connection.execute(followed)]
-    if len(taken) < limit:
-        queued = _next_in_queue(connection, limit - len(taken), claims_max).cte("picked")
-        started = (
-            update(jobs)
-            .where(jobs.c.id.in_(select(queued.c.id)))
-            .values(
-                **held,
-                status=start().reaches.value,
-                started_at=func.coalesce(jobs.c.started_at, now()),
-                revision=jobs.c.revision + 1,
-            )
-            .returning(*jobs.c)
-        )
-        taken += [job_from(row_values(row)) for row in await connection.execute(started)]
+    follow, begin = _statements(is_sqlite=connection.dialect.name == "sqlite")
+    values = {"worker": owner, "lease_s": lease_s, "claims_most": claims_max}
+    taken = [job_from(row_values(row)) for row in await connection.execute(follow, values | {"most": limit})]
+    if (left := limit - len(taken)) > 0:
+        wanted = values | {"most": left, "depth": left * 4}
+        taken += [job_from(row_values(row)) for row in await connection.execute(begin, wanted)]
     return taken
 
 
-def _unfollowed(connection: AsyncConnection, limit: int, claims_max: int) -> Select[Any]:
+@cache
+def _statements(*, is_sqlite: bool) -> tuple[Update, Update]:
+    """What takes final jobs to be followed, and what takes queued ones; built once, for that costs milliseconds."""
+    held = {
+        "lease_token": jobs.c.lease_token + 1,
+        "lease_owner": bindparam("worker", type_=Text()),
+        "lease_until": from_now(bindparam("lease_s", type_=Float())),
+        "claims": jobs.c.claims + 1,
+    }
+    # Picked in a WITH of its own: as a plain subquery it may be run once per row, and pass its limit each time.
+    unfollowed = _unfollowed(is_sqlite=is_sqlite).cte("picked")
+    follow = update(jobs).where(jobs.c.id.in_(select(unfollowed.c.id))).values(**held).returning(*jobs.c)
+    queued = _next_in_queue(is_sqlite=is_sqlite).cte("picked")
+    begin = (
+        update(jobs)
+        .where(jobs.c.id.in_(select(queued.c.id)))
+        .values(
+            **held,
+            status=start().reaches.value,
+            started_at=func.coalesce(jobs.c.started_at, now()),
+            revision=jobs.c.revision + 1,
+        )
+        .returning(*jobs.c)
+    )
+    return follow, begin
+
+
+def _unfollowed(*, is_sqlite: bool) -> Select[Any]:
     return (
         select(jobs.c.id)
         .where(
-            has_open_attempt(connection),
+            has_open_attempt(is_sqlite=is_sqlite),
             has_status(*sorted(FINAL)),
             jobs.c.lease_until.is_(None),
             jobs.c.available_at <= now(),
-            jobs.c.claims < claims_max,
+            jobs.c.claims < _CLAIMS_MOST,
         )
         .order_by(jobs.c.created_at)
-        .limit(at_most(limit))
+        .limit(_MOST)
         .with_for_update(of=jobs, skip_locked=True)
     )
 
 
-def _next_in_queue(connection: AsyncConnection, limit: int, claims_max: int) -> Select[Any]:
-    runnable = and_(has_status(Status.QUEUED), jobs.c.available_at <= now(), jobs.c.claims < claims_max)
-    if connection.dialect.name == "sqlite":
-        return select(_by_turn(_ranked(runnable), limit).subquery().c.id)
+def _next_in_queue(*, is_sqlite: bool) -> Select[Any]:
+    runnable = and_(has_status(Status.QUEUED), jobs.c.available_at <= now(), jobs.c.claims < _CLAIMS_MOST)
+    if is_sqlite:
+        return select(_by_turn(_ranked(runnable), _MOST).subquery().c.id)
     # Looked at without locks, a few times as many as wanted, then locked in order: another worker that looks at the
     # same moment skips those that we lock, and still finds some.
-    looked_at = _by_turn(_heads(runnable, limit * 4), limit * 4).subquery()
+    looked_at = _by_turn(_heads(runnable), _DEPTH).subquery()
     return (
         select(jobs.c.id)
         .join(looked_at, looked_at.c.id == jobs.c.id)
         .where(runnable)
         .order_by(looked_at.c.turn, looked_at.c.priority, looked_at.c.created_at)
-        .limit(at_most(limit))
+        .limit(_MOST)
         .with_for_update(of=jobs, skip_locked=True)
     )
 
@@ -97,8 +126,8 @@ def _ranked(runnable: ColumnElement[bool]) -> Subquery:
     )
 
 
-def _heads(runnable: ColumnElement[bool], depth: int) -> Subquery:
-    """The first `depth` waiting jobs of each team, by index only, however long its queue is."""
+def _heads(runnable: ColumnElement[bool]) -> Subquery:
+    """The first waiting jobs of each team, `depth` of them, by index only, however long its queue is."""
     queued = has_status(Status.QUEUED)
     first = select(jobs.c.team_id).where(queued).order_by(jobs.c.team_id).limit(1).subquery()
     teams = select(first.c.team_id).cte("teams", recursive=True)
@@ -114,7 +143,7 @@ def _heads(runnable: ColumnElement[bool], depth: int) -> Subquery:
         select(jobs.c.id, jobs.c.team_id, jobs.c.priority, jobs.c.created_at)
         .where(jobs.c.team_id == teams.c.team_id, runnable)
         .order_by(jobs.c.priority, jobs.c.created_at, jobs.c.id)
-        .limit(at_most(depth))
+        .limit(_DEPTH)
         .lateral()
     )
     place = func.row_number().over(
@@ -127,7 +156,7 @@ def _heads(runnable: ColumnElement[bool], depth: int) -> Subquery:
     )
 
 
-def _by_turn(waiting: Subquery, limit: int) -> Select[Any]:
+def _by_turn(waiting: Subquery, limit: BindParameter[int]) -> Select[Any]:
     busy = (
         select(jobs.c.team_id, func.count().label("jobs"))
         .where(has_status(Status.IN_PROGRESS))
@@ -139,5 +168,5 @@ def _by_turn(waiting: Subquery, limit: int) -> Select[Any]:
         select(waiting.c.id, turn.label("turn"), waiting.c.priority, waiting.c.created_at)
         .select_from(waiting.outerjoin(busy, busy.c.team_id == waiting.c.team_id))
         .order_by(turn, waiting.c.priority, waiting.c.created_at, waiting.c.id)
-        .limit(at_most(limit))
+        .limit(limit)
     )

@@ -79,6 +79,9 @@ class Heartbeat:
             self.release(job_id, held[job_id])
 
 
+_CLAIM_AT_MOST: Final = 64
+
+
 class Engine:
     """Carries jobs in this process, until it is drained."""
 
@@ -120,14 +123,16 @@ class Engine:
         return not self._running
 
     async def _claim(self) -> None:
-        free = self._slots - len(self._running)
-        if free <= 0:
+        limit = _claim_limit(self._slots - len(self._running))
+        if limit <= 0:
             return
         try:
-            jobs = await self._transitions.claim(self._name, free)
+            jobs = await self._transitions.claim(self._name, limit)
         except StoreUnavailable as exc:
             LOG.warning("claim.failed", reason=str(exc))
             return
+        if len(jobs) == limit:
+            self._rung.set()  # there may be more
         for job in jobs:
             if self._heartbeat is not None:
                 self._heartbeat.hold(job.id, job.lease_token)
@@ -137,13 +142,15 @@ class Engine:
 
     def _ended(self, job_id: str, token: int) -> Callable[[asyncio.Task[None]], None]:
         def note(task: asyncio.Task[None]) -> None:
+            if len(self._running) >= self._slots:
+                # Whoever waited for a slot; for the others has been looked already.
+                self._rung.set()
             self._running.discard(task)
             if self._heartbeat is not None:
                 self._heartbeat.release(job_id, token)
             if not task.cancelled() and task.exception() is not None:
                 # The lease lapses, another worker tries; after three such claims the job is stopped as poisoned.
                 LOG.error("job.crashed", job_id=job_id, exc_info=task.exception())
-            self._rung.set()
 
         return note
 
@@ -154,3 +161,8 @@ class Engine:
         await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
+
+
+def _claim_limit(free: int) -> int:
+    """How many jobs to ask for: few different numbers, because each is a statement that the database has to plan."""
+    return min(1 << (free.bit_length() - 1), _CLAIM_AT_MOST) if free > 0 else 0

@@ -7,12 +7,14 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Select,
+    Text,
     and_,
+    bindparam,
     case,
     delete,
     exists,
@@ -42,6 +44,25 @@ from app.jobs.conditions import at_most, has_open_attempt, has_state, has_status
 from app.jobs.lifecycle import FINAL, OPEN, AttemptState, Move, Status
 from app.jobs.records import Attempt, Job, attempt_from, job_from
 from app.kit.json import Json
+
+# Built once, because these are asked for every job several times, and building them costs more than asking.
+_STATUS_OF: Final = select(jobs.c.status).where(
+    jobs.c.id == bindparam("job_id"), jobs.c.team_id == bindparam("team_id")
+)
+_FIND: Final = select(jobs).where(jobs.c.id == bindparam("job_id"))
+_FIND_OF_TEAM: Final = _FIND.where(jobs.c.team_id == bindparam("team_id"))
+_LOCK: Final = select(jobs, now().label("at")).where(jobs.c.id == bindparam("job_id")).with_for_update()
+_ATTEMPTS_OF_ONE: Final = (
+    select(attempts).where(attempts.c.job_id == bindparam("job_id")).order_by(attempts.c.number)
+)
+
+_OPEN_AT: Final = select(func.count()).where(attempts.c.upstream == bindparam("upstream"), is_open_attempt())
+_RECENT_AT: Final = select(func.count(), func.coalesce(func.sum(attempts.c.pictures), 0)).where(
+    attempts.c.upstream == bindparam("upstream"), attempts.c.opened_at > from_now(-60.0)
+)
+_SERIALISE: Final = select(
+    func.pg_advisory_xact_lock(func.hashtextextended(bindparam("subject", type_=Text()), 0))
+)
 
 
 async def insert_job(
@@ -143,17 +164,23 @@ async def count_open(connection: AsyncConnection, team_id: str, api_key_id: str)
 
 async def find(connection: AsyncConnection, job_id: str, *, team_id: str | None) -> Job | None:
     """Read a job of a team; `team_id` None is for the engine and for operators, who see every team's."""
-    query = select(jobs).where(jobs.c.id == job_id)
-    if team_id is not None:
-        query = query.where(jobs.c.team_id == team_id)
-    row = (await connection.execute(query)).first()
+    if team_id is None:
+        row = (await connection.execute(_FIND, {"job_id": job_id})).first()
+    else:
+        row = (await connection.execute(_FIND_OF_TEAM, {"job_id": job_id, "team_id": team_id})).first()
     return None if row is None else job_from(row_values(row))
+
+
+async def status_of(connection: AsyncConnection, job_id: str, *, team_id: str) -> Status | None:
+    """Read the status of a job of a team; None when the team has no such job."""
+    values = {"job_id": job_id, "team_id": team_id}
+    status = (await connection.execute(_STATUS_OF, values)).scalar_one_or_none()
+    return None if status is None else Status(status)
 
 
 async def lock(connection: AsyncConnection, job_id: str) -> tuple[Job, datetime] | None:
     """Read a job and keep everybody else from moving it until the transaction ends; with the database's time."""
-    query = select(jobs, now().label("at")).where(jobs.c.id == job_id).with_for_update()
-    row = (await connection.execute(query)).first()
+    row = (await connection.execute(_LOCK, {"job_id": job_id})).first()
     return None if row is None else (job_from(row_values(row)), row.at)
 
 
@@ -259,6 +286,9 @@ def _pair(key: str, value: str) -> bytes:
 
 async def attempts_of(connection: AsyncConnection, job_ids: Sequence[str]) -> list[Attempt]:
     """Read the attempts of these jobs, in order."""
+    if len(job_ids) == 1:
+        found = await connection.execute(_ATTEMPTS_OF_ONE, {"job_id": job_ids[0]})
+        return [attempt_from(row_values(row)) for row in found]
     query = (
         select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.job_id, attempts.c.number)
     )
@@ -384,19 +414,20 @@ def _certainty_without_picture(*, unpaid: bool, priced: bool) -> Certainty:
 
 async def traffic(connection: AsyncConnection, upstream: str) -> tuple[int, int, int]:
     """How busy an upstream is over all workers: calls in flight, calls and pictures of the last minute."""
-    in_flight = select(func.count()).where(attempts.c.upstream == upstream, is_open_attempt())
-    recent = select(func.count(), func.coalesce(func.sum(attempts.c.pictures), 0)).where(
-        attempts.c.upstream == upstream, attempts.c.opened_at > from_now(-60.0)
-    )
-    open_calls = (await connection.execute(in_flight)).scalar_one()
-    calls, pictures = (await connection.execute(recent)).one()
+    open_calls = await calls_in_flight(connection, upstream)
+    calls, pictures = (await connection.execute(_RECENT_AT, {"upstream": upstream})).one()
     return open_calls, calls, int(pictures)
+
+
+async def calls_in_flight(connection: AsyncConnection, upstream: str) -> int:
+    """How many calls an upstream has in flight over all workers."""
+    return int((await connection.execute(_OPEN_AT, {"upstream": upstream})).scalar_one())
 
 
 async def serialise(connection: AsyncConnection, subject: str) -> None:
     """Let only one transaction at a time pass for `subject`; SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
-        await connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(subject, 0))))
+        await connection.execute(_SERIALISE, {"subject": subject})
 
 
 async def try_serialise(connection: AsyncConnection, subject: str) -> bool:
@@ -478,7 +509,9 @@ async def spent(connection: AsyncConnection, *, claims_max: int, limit: int) -> 
     # `claims > 0` is what the index says; the bound number alone would not prove it.
     waiting = select(jobs).where(has_status(Status.QUEUED), jobs.c.claims > literal_column("0"), is_spent)
     found = await _locked_free(connection, waiting, limit)
-    followed = select(jobs).where(has_open_attempt(connection), has_status(*sorted(FINAL)), is_spent)
+    followed = select(jobs).where(
+        has_open_attempt(is_sqlite=connection.dialect.name == "sqlite"), has_status(*sorted(FINAL)), is_spent
+    )
     return found + await _locked_free(connection, followed, limit - len(found))
 
 

@@ -110,6 +110,8 @@ class Routes:
 
         An upstream that failed repeatedly gets one probe at a time, and retries only within their budget.
         """
+        if not is_repeat and not await self._is_tripped(upstream.name):
+            return True
         async with self._database.transaction() as connection:
             if is_repeat and not may_repeat(*await upstream_states.repeats(connection, upstream.name)):
                 return False
@@ -117,6 +119,12 @@ class Routes:
             if state is None or not is_tripped(state):
                 return True
             return await upstream_states.take_probe(connection, upstream.name)
+
+    async def _is_tripped(self, upstream: str) -> bool:
+        """A look without a lock: nobody waits for anybody as long as all goes well."""
+        async with self._database.reading() as connection:
+            state = await upstream_states.glance(connection, upstream)
+        return state is not None and is_tripped(state)
 
     async def survey(self, models: Collection[Model]) -> Mapping[Pair, RouteHealth]:
         """How each route of these models stands and has fared, for clients; measures are at most a few seconds old."""

@@ -389,10 +389,10 @@ class JobService:
         async with self._waiters.watching(job_id, is_caller=is_caller) as changed:
             while True:
                 changed.clear()
-                view = await self.view(job_id, team_id)
+                is_final = await self._is_final(job_id, team_id)
                 left_s = ends_at - loop.time()
-                if view.job.status.is_final or (left_s <= 0 and not is_caller):
-                    return view
+                if is_final or (left_s <= 0 and not is_caller):
+                    return await self.view(job_id, team_id)
                 if left_s <= 0:
                     raise JobStillRunning(
                         f"The job {job_id!r} is still running. Collect it under /v1/jobs/{job_id}, or repeat the call.",
@@ -401,7 +401,7 @@ class JobService:
                     )
                 if self._stopping.is_set():
                     if not is_caller:
-                        return view
+                        return await self.view(job_id, team_id)
                     raise ShuttingDown(
                         f"This server is restarting; the job {job_id!r} goes on. Repeat the call, or collect it under "
                         f"/v1/jobs/{job_id}.",
@@ -409,6 +409,13 @@ class JobService:
                         retry_after_s=1.0,
                     )
                 await _first_of(changed, self._stopping, timeout_s=left_s)
+
+    async def _is_final(self, job_id: str, team_id: str) -> bool:
+        async with self._database.reading() as connection:
+            status = await repository.status_of(connection, job_id, team_id=team_id)
+        if status is None:
+            raise _no_such_job(job_id)
+        return status.is_final
 
     async def changes(self, job_id: str, team_id: str, *, after_revision: int) -> AsyncGenerator[JobView]:
         """Look at the job each time it has changed since `after_revision`, until it is final.

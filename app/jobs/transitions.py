@@ -128,12 +128,15 @@ class Transitions:
         async with self._database.transaction() as connection:
             job, at = await self._held(connection, job_id, token)
             attempts = await repository.attempts_of(connection, [job_id])
+            is_changed = False
             for attempt in attempts:
                 # Its own sender answers for a call in flight; an order is given up by whoever asks after it.
                 is_ours = attempt.id in followed and attempt.state is AttemptState.INTENT
                 if attempt.state.is_open and not is_ours and attempt.outcome_due <= at:
                     job = await self._outcome_unknown(connection, job, attempt, _UNANSWERED)
-            attempts = await repository.attempts_of(connection, [job_id])
+                    is_changed = True
+            if is_changed:
+                attempts = await repository.attempts_of(connection, [job_id])
             verdict = self._verdict(job, attempts, at, max_rounds)
             if isinstance(verdict, End):
                 job = await self._end(connection, job, attempts, verdict.ending)
@@ -631,7 +634,10 @@ async def _admitted(
     """Those of the planned calls that the upstream's limits leave room for, counted over all workers."""
     upstream = planned[0].upstream
     await repository.serialise(connection, f"upstream:{upstream}")
-    in_flight, calls, pictures = await repository.traffic(connection, upstream)
+    if limits.requests_per_minute is None and limits.images_per_minute is None:
+        in_flight, calls, pictures = await repository.calls_in_flight(connection, upstream), 0, 0
+    else:
+        in_flight, calls, pictures = await repository.traffic(connection, upstream)
     admitted: list[NewAttempt] = []
     for new in planned:
         in_flight, calls, pictures = in_flight + 1, calls + 1, pictures + new.pictures

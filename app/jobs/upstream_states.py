@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import case, exists, func, or_, select, update
+from sqlalchemy import bindparam, case, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,20 +24,30 @@ from app.routing.health import (
     UpstreamState,
 )
 
+# Built once: every job asks these.
+_NOW: Final = select(now())
+_STATES_OF: Final = select(states).where(states.c.upstream.in_(bindparam("upstreams", expanding=True)))
+_STATE_OF: Final = select(states).where(states.c.upstream == bindparam("upstream"), states.c.model == WHOLE)
+
 
 async def states_of(
     connection: AsyncConnection, upstreams: Collection[str]
 ) -> tuple[list[UpstreamState], datetime]:
     """What is known of these upstreams, and the database's time."""
-    at = (await connection.execute(select(now()))).scalar_one()
-    rows = await connection.execute(select(states).where(states.c.upstream.in_(sorted(upstreams))))
+    at = (await connection.execute(_NOW)).scalar_one()
+    rows = await connection.execute(_STATES_OF, {"upstreams": sorted(upstreams)})
     return [_state(row) for row in rows], at
+
+
+async def glance(connection: AsyncConnection, upstream: str) -> UpstreamState | None:
+    """What is known of an upstream as a whole, without a lock."""
+    row = (await connection.execute(_STATE_OF, {"upstream": upstream})).first()
+    return None if row is None else _state(row)
 
 
 async def state_of(connection: AsyncConnection, upstream: str) -> UpstreamState | None:
     """What is known of an upstream as a whole, locked until the transaction ends."""
-    query = select(states).where(states.c.upstream == upstream, states.c.model == WHOLE).with_for_update()
-    row = (await connection.execute(query)).first()
+    row = (await connection.execute(_STATE_OF.with_for_update(), {"upstream": upstream})).first()
     return None if row is None else _state(row)
 
 

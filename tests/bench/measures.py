@@ -61,7 +61,7 @@ async def latency(stage: Stage, subject: Subject, sizes: Sizes) -> Numbers:
     await stage.vendor_answers()
     bodies = [order() for _ in range(sizes.sequential)]
     shots, _ = await fire(subject.base_url, subject.api_key, bodies, in_flight=1, path=GENERATIONS)
-    times = [shot.seconds * 1000 for shot in _served(shots)]
+    times = [shot.seconds * 1000 for shot in shots if shot.status == 200]
     return {"latency_p50_ms": percentile(times, 0.5), "latency_p99_ms": percentile(times, 0.99)}
 
 
@@ -90,8 +90,8 @@ async def _rate(subject: Subject, name: str, size: str, requests: int, in_flight
         subject.base_url, subject.api_key, bodies, in_flight=in_flight, path=GENERATIONS
     )
     used_s, stores_used_s = cpu_s(subject.roots) - began, cpu_s(subject.stores) - stores_began
-    served = len(_served(shots))
-    found = {f"{name}_per_s": served / seconds}
+    served = sum(shot.status == 200 for shot in shots)
+    found = {f"{name}_per_s": served / seconds, f"{name}_failed": float(requests - served)}
     if used_s:
         found[f"{name}_per_core_s"] = served / used_s
     if stores_used_s:
