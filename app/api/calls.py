@@ -43,7 +43,8 @@ class CallOptions:
     prefers_async: bool
     """Whether it said so in a `Prefer` header, which is answered by another header."""
     idempotency_key: str | None
-    sdk_retry: int
+    sdk_retry: int | None
+    """The SDK's own count of this call's repetitions; None when the client does not count."""
     read_timeout_s: float | None
     """How long the caller's SDK says that it will wait; None when it says nothing."""
     metadata: Mapping[str, str]
@@ -94,7 +95,7 @@ def read_options(request: Request, fields: Fields) -> CallOptions:
         is_async=is_async,
         prefers_async=prefers_async,
         idempotency_key=_idempotency_key(request),
-        sdk_retry=int(_matching(_COUNT, request.headers.get("x-stainless-retry-count"), "0")),
+        sdk_retry=_sdk_retry(request),
         read_timeout_s=_read_timeout_s(request),
         metadata=_metadata(request, fields),
         webhook_url=webhook_url,
@@ -139,6 +140,11 @@ def _prefers_async(request: Request) -> bool:
 
 def _matching(form: re.Pattern[str], given: str | None, default: str) -> str:
     return given if given is not None and form.fullmatch(given) else default
+
+
+def _sdk_retry(request: Request) -> int | None:
+    given = _matching(_COUNT, request.headers.get("x-stainless-retry-count"), "")
+    return int(given) if given else None
 
 
 def _read_timeout_s(request: Request) -> float | None:

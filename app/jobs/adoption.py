@@ -1,6 +1,7 @@
 """A stock SDK repeats a call that broke, without an idempotency key. Its retry takes the place of the broken caller.
 
-Reliability 3.5: same API key, same fingerprint, an answer that was not delivered, and a lower retry count.
+Reliability 3.5: same API key, same fingerprint, an answer that was not delivered, and a lower retry count. Should the
+retry be written first, because the broken call was stuck on its way here, the broken call joins the retry's job.
 """
 
 from typing import Final
@@ -49,6 +50,25 @@ async def adopt(
         return job_id
     held = await connection.execute(select(func.count()).select_from(jobs).where(*candidate))
     return held.scalar_one() > 0
+
+
+async def overtaken_by(
+    connection: AsyncConnection, api_key_id: str, fingerprint: bytes, *, retry: int, within_s: float
+) -> str | None:
+    """Find the job that a later repetition of a call started while the call itself, `within_s` old, was on its way."""
+    query = (
+        select(jobs.c.id)
+        .where(
+            jobs.c.api_key_id == api_key_id,
+            jobs.c.fingerprint == fingerprint,
+            jobs.c.caller_retry > retry,
+            jobs.c.created_at > from_now(-within_s),
+        )
+        .order_by(jobs.c.created_at.desc())
+        .limit(1)
+    )
+    job_id: str | None = (await connection.execute(query)).scalar_one_or_none()
+    return job_id
 
 
 async def mark_delivered(connection: AsyncConnection, job_id: str) -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -51,6 +52,7 @@ _SHOWN: Final = (AssetKind.RESULT, AssetKind.LATE, AssetKind.PARTIAL)
 _ADOPTION_LOOK_S: Final = 0.1
 _NOTICE_S: Final = 2.0
 """How long after the broken call a retry may overtake our notice of it (reliability 3.5)."""
+T = TypeVar("T")
 _Take: TypeAlias = Callable[[AsyncConnection, Job], Awaitable[None]]
 
 
@@ -65,8 +67,10 @@ class Submission:
     """Digest of the canonical request: the same for a repeated call, whatever its framing."""
     dialect: str = "openai"
     idempotency_key: str | None = None
-    sdk_retry: int = 0
-    """The SDK's own count of this call's repetitions; 0 for a first call."""
+    sdk_retry: int | None = None
+    """The SDK's own count of this call's repetitions: 0 for a first call, None for a client that does not count."""
+    received_at: float = field(default_factory=time.monotonic)
+    """When the call was here, by this process's monotonic clock."""
     metadata: Mapping[str, str]
     webhook_url: str | None = None
     priority: int = 1
@@ -116,6 +120,26 @@ class JobView:
     def cost_is_estimated(self) -> bool:
         """Whether any part of the cost is not what the vendor reported."""
         return any(item.state.is_open or item.certainty is not Certainty.ACTUAL for item in self.attempts)
+
+
+def _is_unkeyed_sdk_call(submission: Submission) -> bool:
+    """Whether a call may be repeated, or be a repetition, without anything that says so but the SDK's count."""
+    return submission.idempotency_key is None and submission.sdk_retry is not None
+
+
+def _has_patience(submission: Submission) -> bool:
+    """Whether a call that this one may repeat can still turn out to be cut off."""
+    return time.monotonic() - submission.received_at < HELD_S + _NOTICE_S
+
+
+async def _surely(transaction: Callable[[], Awaitable[T]]) -> T:
+    """Run a transaction whose id is ours, so that it is simply made again when the answer to its COMMIT was lost."""
+    for _ in range(_COMMIT_TRIES - 1):
+        try:
+            return await transaction()
+        except StoreUnavailable:
+            continue
+    return await transaction()
 
 
 def _unknown_hold(attempt: Attempt) -> bool:
@@ -182,10 +206,9 @@ class JobService:
         # An operator's requeue is no request of the team.
         is_counted = submission.requeued_from is None
         taken = await self._allowance.count_request(terms) if is_counted else Taken()
-        if submission.idempotency_key is None and submission.sdk_retry > 0:
-            adopted = await self._adopt(submission)
-            if adopted is not None:
-                return Submitted(job=adopted, is_replay=True, rates=taken.rates)
+        adopted = await self._adopt(submission)
+        if adopted is not None:
+            return Submitted(job=adopted, is_replay=True, rates=taken.rates)
         if is_counted:
             taken = await self._allowance.count_images(
                 terms, request.n, idempotency_key=submission.idempotency_key, counted=taken
@@ -210,7 +233,7 @@ class JobService:
             "spare": admitted.spare,
             "picture_hold_micros": admitted.picture_hold_micros,
             "budgets": sorted(ceiling.id for ceiling in in_force) or None,
-            "caller_retry": submission.sdk_retry,
+            "caller_retry": submission.sdk_retry or 0,
             "requeued_from": submission.requeued_from,
         }
         deadline_s = min(admitted.deadline_s, submission.cancel_after_s or admitted.deadline_s)
@@ -238,13 +261,13 @@ class JobService:
         witness: Witness[Job],
     ) -> Submitted:
         insert = partial(self._insert, submission, values, deadline_s=deadline_s, take=take, witness=witness)
-        # The id is ours, so a COMMIT whose answer was lost is simply made again.
-        for _ in range(_COMMIT_TRIES - 1):
-            try:
-                return await insert()
-            except StoreUnavailable:
-                continue
-        return await insert()
+        while True:
+            submitted = await _surely(insert)
+            if submitted is not None:
+                return submitted
+            adopted = await self._adopt(submission)
+            if adopted is not None:
+                return Submitted(job=adopted, is_replay=True)
 
     async def _insert(
         self,
@@ -254,9 +277,16 @@ class JobService:
         deadline_s: float,
         take: _Take,
         witness: Witness[Job],
-    ) -> Submitted:
+    ) -> Submitted | None:
+        """Write the job; None when the call that this one repeats has shown up, and may turn out to be cut off."""
         job_id = str(values["id"])
         async with self._database.transaction() as connection:
+            if _is_unkeyed_sdk_call(submission):
+                known = await self._known(connection, submission)
+                if isinstance(known, Job):
+                    return Submitted(job=known, is_replay=True)
+                if known and _has_patience(submission):
+                    return None
             if submission.idempotency_key is not None:
                 bound_to, fingerprint = await repository.bind_key(
                     connection,
@@ -304,22 +334,36 @@ class JobService:
 
     async def _adopt(self, submission: Submission) -> Job | None:
         """Find the job of an identical call that was cut off; waits while one may still be about to be cut off."""
-        gives_up_at = asyncio.get_running_loop().time() + HELD_S + _NOTICE_S
+        if not _is_unkeyed_sdk_call(submission) or not submission.sdk_retry:
+            return None
         while True:
             async with self._database.transaction() as connection:
-                adopted = await adoption.adopt(
-                    connection,
-                    submission.api_key_id,
-                    submission.fingerprint,
-                    retry=submission.sdk_retry,
-                    held_s=HELD_S,
-                )
-                if isinstance(adopted, str):
-                    return await self._found(connection, adopted, submission.team_id)
+                known = await self._known(connection, submission)
+            if isinstance(known, Job):
+                return known
             # A caller that is still held by then was not cut off: this is a request of its own.
-            if not adopted or asyncio.get_running_loop().time() > gives_up_at:
+            if not known or not _has_patience(submission):
                 return None
             await asyncio.sleep(_ADOPTION_LOOK_S)
+
+    async def _known(self, connection: AsyncConnection, submission: Submission) -> Job | bool:
+        """Find the job that a call of an SDK stands for already: True when it may be there soon, False for none.
+
+        Identical calls pass here one after the other, each until its job is committed, so that none overlooks another.
+        """
+        key_id, fingerprint, retry = submission.api_key_id, submission.fingerprint, submission.sdk_retry or 0
+        await repository.serialise(connection, f"call:{key_id}:{fingerprint.hex()}")
+        age_s = time.monotonic() - submission.received_at
+        known: str | bool | None = await adoption.overtaken_by(
+            connection, key_id, fingerprint, retry=retry, within_s=age_s
+        )
+        if known is None and retry > 0:
+            known = await adoption.adopt(connection, key_id, fingerprint, retry=retry, held_s=HELD_S)
+        return (
+            await self._found(connection, known, submission.team_id)
+            if isinstance(known, str)
+            else bool(known)
+        )
 
     async def explain(self, request: ImageRequest, team_id: str, api_key_id: str) -> Explanation:
         """Say what would become of a request of this caller; nothing is counted, held or written.

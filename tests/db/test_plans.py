@@ -214,6 +214,9 @@ QUESTIONS: dict[str, Ask[object]] = {
     "attempts of jobs": lambda c: repository.attempts_of(c, ["job_00000042", "job_00000043"]),
     "pictures of jobs": lambda c: assets_of_jobs(c, ["job_00000042", "job_00000043"], [AssetKind.RESULT]),
     "adoption": lambda c: adoption.adopt(c, "key_42", b"no such", retry=1, held_s=10.0),
+    "a call that was overtaken": lambda c: adoption.overtaken_by(
+        c, "key_42", b"no such", retry=0, within_s=5.0
+    ),
     "purge of jobs": lambda c: repository.purge_jobs(c, limit=200),
     "purge of keys": lambda c: repository.purge_idempotency_keys(c, limit=200),
     "purge of pictures": lambda c: expired_assets(c, limit=200),

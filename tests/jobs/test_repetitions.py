@@ -136,6 +136,63 @@ async def test_a_first_call_adopts_nothing(store: Store) -> None:
     assert (await door.submit(submission(team))).job.id != first.job.id
 
 
+class Stuck(Database):
+    """A database whose next transaction stands still before its COMMIT until it is let go."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.stands = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Run a transaction, and stand still before it is committed."""
+        async with super().transaction() as connection:
+            yield connection
+            self.stands.set()
+            await self.go_on.wait()
+
+
+async def test_a_retry_finds_the_job_that_is_still_being_written(
+    postgres_store: Store, postgres_url: str
+) -> None:
+    store, stuck = postgres_store, Stuck(postgres_url)
+    team, door = await store.team(), front_door(store.database)
+    first = asyncio.ensure_future(front_door(stuck).submit(submission(team, sdk_retry=0)))
+    await stuck.stands.wait()
+    retry = asyncio.ensure_future(door.submit(submission(team, sdk_retry=1)))
+    queueing = asyncio.ensure_future(_until_somebody_queues(store.database))
+    await asyncio.wait({retry, queueing}, return_when=asyncio.FIRST_COMPLETED)
+    stuck.go_on.set()
+    await door.cut_off((await first).job.id)
+    assert ((await retry).job.id, (await retry).is_replay) == ((await first).job.id, True)
+    assert await count(store) == 1
+    queueing.cancel()
+    await stuck.close()
+
+
+async def _until_somebody_queues(database: Database) -> None:
+    query = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    async with database.reading() as connection:
+        while (await connection.execute(query)).scalar_one() == 0:
+            continue
+
+
+async def test_a_call_that_its_own_retry_overtook_joins_the_retrys_job(store: Store) -> None:
+    team, door = await store.team(), front_door(store.database)
+    stuck = submission(team, sdk_retry=0)
+    retry = await door.submit(submission(team, sdk_retry=1))
+    late = await door.submit(stuck)
+    assert (late.job.id, late.is_replay) == (retry.job.id, True)
+    assert await count(store) == 1
+
+
+async def test_a_call_that_comes_after_a_retry_is_one_of_its_own(store: Store) -> None:
+    team, door = await store.team(), front_door(store.database)
+    retry = await door.submit(submission(team, sdk_retry=1))
+    assert (await door.submit(submission(team, sdk_retry=0))).job.id != retry.job.id
+
+
 class Forgetful(Database):
     """A database whose answers to the next COMMITs are lost, after they have landed."""
 
