@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import case, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.accounts.records import ApiKey, Team, key_from, team_from
+from app.db.connection import Connection
 from app.db.engine import row_values
 from app.db.tables.api_keys import api_keys
 from app.db.tables.teams import teams
@@ -28,7 +28,7 @@ class StoredKey:
     at: datetime
 
 
-async def keys_by_lookup(connection: AsyncConnection, lookups: Sequence[str]) -> list[StoredKey]:
+async def keys_by_lookup(connection: Connection, lookups: Sequence[str]) -> list[StoredKey]:
     """Read the keys with any of these lookups, revoked and expired ones too."""
     query = select(api_keys, now().label("at")).where(api_keys.c.lookup.in_(lookups))
     return [
@@ -38,7 +38,7 @@ async def keys_by_lookup(connection: AsyncConnection, lookups: Sequence[str]) ->
 
 
 async def limits_of(
-    connection: AsyncConnection, team_id: str, api_key_id: str
+    connection: Connection, team_id: str, api_key_id: str
 ) -> tuple[Mapping[str, Json], Mapping[str, Json], datetime]:
     """Read the limits of a team and of one of its keys, with the database's time; empty for what is not there."""
     of_team = select(teams.c.limits).where(teams.c.id == team_id).scalar_subquery()
@@ -49,13 +49,13 @@ async def limits_of(
     return row.team or {}, row.key or {}, row.at
 
 
-async def put_team(connection: AsyncConnection, team_id: str, name: str) -> None:
+async def put_team(connection: Connection, team_id: str, name: str) -> None:
     """Write a team unless it is there."""
     row = {"id": team_id, "name": name, "limits": {}}
     await connection.execute(_upsert(connection, teams).values(row).on_conflict_do_nothing())
 
 
-async def put_key(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
+async def put_key(connection: Connection, values: Mapping[str, Any]) -> None:
     """Write a key, in the place of the one that had its lookup."""
     # A bootstrap key that was revoked stays so until the settings name another one.
     revoked_at = case((api_keys.c.digest == values["digest"], api_keys.c.revoked_at), else_=None)
@@ -69,34 +69,34 @@ async def put_key(connection: AsyncConnection, values: Mapping[str, Any]) -> Non
     await connection.execute(statement.on_conflict_do_update(index_elements=["lookup"], set_=replaced))
 
 
-async def insert_team(connection: AsyncConnection, values: Mapping[str, Any]) -> Team | None:
+async def insert_team(connection: Connection, values: Mapping[str, Any]) -> Team | None:
     """Write a new team; None when its name is taken."""
     statement = _upsert(connection, teams).values(**values).on_conflict_do_nothing().returning(*teams.c)
     row = (await connection.execute(statement)).first()
     return None if row is None else team_from(row_values(row))
 
 
-async def insert_key(connection: AsyncConnection, values: Mapping[str, Any]) -> ApiKey:
+async def insert_key(connection: Connection, values: Mapping[str, Any]) -> ApiKey:
     """Write a new key."""
     statement = _upsert(connection, api_keys).values(**values).returning(*api_keys.c)
     return key_from(row_values((await connection.execute(statement)).one()))
 
 
-async def find_team(connection: AsyncConnection, team_id: str, *, is_to_change: bool = False) -> Team | None:
+async def find_team(connection: Connection, team_id: str, *, is_to_change: bool = False) -> Team | None:
     """Read a team; one that is to change is locked until the transaction ends."""
     query = select(teams).where(teams.c.id == team_id)
     row = (await connection.execute(query.with_for_update() if is_to_change else query)).first()
     return None if row is None else team_from(row_values(row))
 
 
-async def find_key(connection: AsyncConnection, key_id: str, *, is_to_change: bool = False) -> ApiKey | None:
+async def find_key(connection: Connection, key_id: str, *, is_to_change: bool = False) -> ApiKey | None:
     """Read a key; one that is to change is locked until the transaction ends."""
     query = select(api_keys).where(api_keys.c.id == key_id)
     row = (await connection.execute(query.with_for_update() if is_to_change else query)).first()
     return None if row is None else key_from(row_values(row))
 
 
-async def list_teams(connection: AsyncConnection, *, after: str | None, limit: int) -> list[Team]:
+async def list_teams(connection: Connection, *, after: str | None, limit: int) -> list[Team]:
     """Read up to `limit` teams, newest first, beginning after the team `after`."""
     query = select(teams).order_by(teams.c.created_at.desc(), teams.c.id.desc()).limit(limit)
     if after is not None:
@@ -106,7 +106,7 @@ async def list_teams(connection: AsyncConnection, *, after: str | None, limit: i
 
 
 async def list_keys(
-    connection: AsyncConnection, team_id: str | None, *, after: str | None, limit: int
+    connection: Connection, team_id: str | None, *, after: str | None, limit: int
 ) -> list[ApiKey]:
     """Read up to `limit` keys of a team, or of all (None), newest first, beginning after the key `after`."""
     query = select(api_keys).order_by(api_keys.c.created_at.desc(), api_keys.c.id.desc()).limit(limit)
@@ -118,31 +118,31 @@ async def list_keys(
     return [key_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def is_name_taken(connection: AsyncConnection, name: str, *, but: str) -> bool:
+async def is_name_taken(connection: Connection, name: str, *, but: str) -> bool:
     """Whether a team other than `but` has this name."""
     query = select(teams.c.id).where(teams.c.name == name, teams.c.id != but)
     return (await connection.execute(query)).first() is not None
 
 
-async def update_team(connection: AsyncConnection, team_id: str, values: Mapping[str, Any]) -> Team:
+async def update_team(connection: Connection, team_id: str, values: Mapping[str, Any]) -> Team:
     """Change a team that is there."""
     statement = update(teams).where(teams.c.id == team_id).values(**values).returning(*teams.c)
     return team_from(row_values((await connection.execute(statement)).one()))
 
 
-async def update_key(connection: AsyncConnection, key_id: str, values: Mapping[str, Any]) -> ApiKey:
+async def update_key(connection: Connection, key_id: str, values: Mapping[str, Any]) -> ApiKey:
     """Change a key that is there."""
     statement = update(api_keys).where(api_keys.c.id == key_id).values(**values).returning(*api_keys.c)
     return key_from(row_values((await connection.execute(statement)).one()))
 
 
-async def lookup_of_key(connection: AsyncConnection, key_id: str) -> str | None:
+async def lookup_of_key(connection: Connection, key_id: str) -> str | None:
     """What a key is found by; None when there is no such key."""
     query = select(api_keys.c.lookup).where(api_keys.c.id == key_id)
     return (await connection.execute(query)).scalar_one_or_none()
 
 
-async def expire_key(connection: AsyncConnection, key_id: str, *, in_s: float) -> ApiKey | None:
+async def expire_key(connection: Connection, key_id: str, *, in_s: float) -> ApiKey | None:
     """Let a key that is alive expire in `in_s` seconds, or earlier if it does already; None: it is not alive."""
     ends_at = from_now(in_s)
     alive = (
@@ -156,12 +156,12 @@ async def expire_key(connection: AsyncConnection, key_id: str, *, in_s: float) -
     return None if row is None else key_from(row_values(row))
 
 
-async def revoke(connection: AsyncConnection, key_id: str) -> None:
+async def revoke(connection: Connection, key_id: str) -> None:
     """End a key's life; the moment of an earlier revocation stands."""
     alive = (api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
     await connection.execute(update(api_keys).where(*alive).values(revoked_at=now()))
 
 
-def _upsert(connection: AsyncConnection, table: Any) -> Any:
+def _upsert(connection: Connection, table: Any) -> Any:
     dialect_insert = upsert_on_sqlite if connection.dialect.name == "sqlite" else upsert_on_postgres
     return dialect_insert(table)

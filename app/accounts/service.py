@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.accounts import keys, repository
 from app.accounts.errors import (
     InvalidApiKey,
@@ -21,6 +19,7 @@ from app.accounts.errors import (
 )
 from app.accounts.records import ApiKey, Caller, Role, Team
 from app.accounts.repository import StoredKey
+from app.db.connection import Connection
 from app.db.engine import Database
 from app.db.witness import Witness, unwitnessed
 from app.kit.events import Events, LocalEvents
@@ -320,7 +319,7 @@ class Accounts:
 
     async def _insert_key(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         team_id: str,
         name: str,
         *,
@@ -369,14 +368,14 @@ def _invalid() -> InvalidApiKey:
     )
 
 
-async def _team(connection: AsyncConnection, team_id: str, *, is_to_change: bool = False) -> Team:
+async def _team(connection: Connection, team_id: str, *, is_to_change: bool = False) -> Team:
     team = await repository.find_team(connection, team_id, is_to_change=is_to_change)
     if team is None:
         raise _no_such_team(team_id)
     return team
 
 
-async def _key(connection: AsyncConnection, key_id: str, *, is_to_change: bool = False) -> ApiKey:
+async def _key(connection: Connection, key_id: str, *, is_to_change: bool = False) -> ApiKey:
     key = await repository.find_key(connection, key_id, is_to_change=is_to_change)
     if key is None:
         raise _no_such_key(key_id)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from fastapi import Request
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin import repository
 from app.admin.errors import EntryNotFound
 from app.admin.records import AuditEntry
 from app.api.authentication import caller_of
+from app.db.connection import Connection
 from app.db.engine import Database
 from app.db.witness import Witness
 from app.kit.ids import new_id
@@ -39,7 +39,7 @@ class Audit:
             render: the form in which it is kept; without secrets.
         """
 
-        async def write(connection: AsyncConnection, before: T | None, after: T | None) -> None:
+        async def write(connection: Connection, before: T | None, after: T | None) -> None:
             acted_on = after if after is not None else before
             if acted_on is None:
                 raise ValueError(f"{action}: neither before nor after")
@@ -56,7 +56,7 @@ class Audit:
 
     async def write(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         request: Request,
         action: str,
         subject: str,

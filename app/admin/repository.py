@@ -4,28 +4,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import insert, literal, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.records import AuditEntry
+from app.db.connection import Connection
 from app.db.engine import row_values
 from app.db.tables.api_keys import api_keys
 from app.db.tables.audit_entries import audit_entries
 
 
-async def insert_entry(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
+async def insert_entry(connection: Connection, values: Mapping[str, Any]) -> None:
     """Write an entry, with the name that the actor's key has now."""
     name = select(api_keys.c.name).where(api_keys.c.id == values["actor_id"]).scalar_subquery()
     await connection.execute(insert(audit_entries).values(**values, actor_name=name))
 
 
-async def has_entry(connection: AsyncConnection, entry_id: str) -> bool:
+async def has_entry(connection: Connection, entry_id: str) -> bool:
     """Whether there is such an entry."""
     query = select(audit_entries.c.id).where(audit_entries.c.id == entry_id)
     return (await connection.execute(query)).first() is not None
 
 
 async def list_entries(
-    connection: AsyncConnection, *, subject: str | None, after: str | None, limit: int
+    connection: Connection, *, subject: str | None, after: str | None, limit: int
 ) -> list[AuditEntry]:
     """Read up to `limit` entries, newest first, beginning after the entry `after`; of one object, or of all (None)."""
     table = audit_entries

@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import bindparam, delete, exists, insert, literal, literal_column, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.assets.records import Asset, AssetKind, Picture, asset_from
+from app.db.connection import Connection
 from app.db.engine import row_values
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
@@ -26,7 +26,7 @@ _OF_JOBS: Final = (
 
 
 async def insert_assets(
-    connection: AsyncConnection,
+    connection: Connection,
     pictures: Sequence[Picture],
     *,
     kind: AssetKind,
@@ -68,14 +68,14 @@ async def insert_assets(
 
 
 async def assets_of_jobs(
-    connection: AsyncConnection, job_ids: Sequence[str], kinds: Sequence[AssetKind]
+    connection: Connection, job_ids: Sequence[str], kinds: Sequence[AssetKind]
 ) -> list[Asset]:
     """Read the pictures of these jobs, in each job's own order."""
     wanted = {"job_ids": list(job_ids), "kinds": [kind.value for kind in kinds]}
     return [asset_from(row_values(row)) for row in await connection.execute(_OF_JOBS, wanted)]
 
 
-async def find_asset(connection: AsyncConnection, file_id: str, *, team_id: str | None) -> Asset | None:
+async def find_asset(connection: Connection, file_id: str, *, team_id: str | None) -> Asset | None:
     """Read a picture of a team that has not expired; `team_id` None is for the engine and for signed links."""
     query = select(assets).where(assets.c.id == file_id, assets.c.expires_at > now())
     if team_id is not None:
@@ -85,7 +85,7 @@ async def find_asset(connection: AsyncConnection, file_id: str, *, team_id: str 
 
 
 async def search_assets(
-    connection: AsyncConnection, team_id: str, *, purpose: str | None, after: Asset | None, limit: int
+    connection: Connection, team_id: str, *, purpose: str | None, after: Asset | None, limit: int
 ) -> list[Asset]:
     """Read up to `limit` files of a team that have not expired, newest first; inputs of jobs are no files."""
     shown = (AssetKind.RESULT.value, AssetKind.LATE.value, AssetKind.UPLOAD.value)
@@ -105,33 +105,31 @@ async def search_assets(
     return [asset_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def move_to_late(connection: AsyncConnection, job_id: str, *, but: Sequence[str] = ()) -> None:
+async def move_to_late(connection: Connection, job_id: str, *, but: Sequence[str] = ()) -> None:
     """Keep what was made for a job that ends without it; `but` names the files that it ends with."""
     made = (assets.c.job_id == job_id, assets.c.kind == AssetKind.RESULT.value, assets.c.id.not_in(but))
     await connection.execute(update(assets).where(*made).values(kind=AssetKind.LATE.value))
 
 
-async def hand_on_inputs(
-    connection: AsyncConnection, job_id: str, to_job_id: str, *, expires_at: datetime
-) -> int:
+async def hand_on_inputs(connection: Connection, job_id: str, to_job_id: str, *, expires_at: datetime) -> int:
     """Give the inputs of a job that is final to another one; how many of them are still there."""
     inputs = (assets.c.job_id == job_id, assets.c.kind == literal_column("'input'"))
     statement = update(assets).where(*inputs).values(job_id=to_job_id, expires_at=expires_at)
     return len((await connection.execute(statement.returning(assets.c.id))).all())
 
 
-async def expired_assets(connection: AsyncConnection, *, limit: int) -> list[Asset]:
+async def expired_assets(connection: Connection, *, limit: int) -> list[Asset]:
     """Read up to `limit` pictures past their life, oldest first."""
     query = select(assets).where(assets.c.expires_at <= now()).order_by(assets.c.expires_at).limit(limit)
     return [asset_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def delete_assets(connection: AsyncConnection, file_ids: Sequence[str]) -> None:
+async def delete_assets(connection: Connection, file_ids: Sequence[str]) -> None:
     """Forget pictures whose bytes are gone from storage."""
     await connection.execute(delete(assets).where(assets.c.id.in_(file_ids)))
 
 
-async def finished_inputs(connection: AsyncConnection, *, limit: int) -> list[Asset]:
+async def finished_inputs(connection: Connection, *, limit: int) -> list[Asset]:
     """Read up to `limit` inputs of jobs that are final and followed no more."""
     open_attempt = exists().where(attempts.c.job_id == jobs.c.id, attempts.c.finished_at.is_(None))
     query = (

@@ -1,17 +1,18 @@
 """The database: connections, transactions, and what to call it when it does not answer."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
-from asyncpg import Connection, PostgresError
+from asyncpg import PostgresError
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from app.db.connection import Connection
+from app.db.postgres import Observer, Pool, PostgresConnection
 
 # Postgres ends a statement that hangs; the client stops waiting soon after, should the server itself hang.
 _SERVER_SETTINGS: Final = {
@@ -26,7 +27,6 @@ STATEMENT_TIMEOUT_S: Final = 5.0
 """What one statement of the service may take."""
 # Beyond that, a server that does not even end its statements counts as hanging.
 _SERVER_SILENT_S: Final = 1.0
-_PARTING_S: Final = 0.5
 _POOL_TIMEOUT_S: Final = 3.0
 _TURN_LOOK_S: Final = 0.5
 _TURN_S: Final = 20.0
@@ -52,22 +52,14 @@ class Database:
         # A thousand callers at once wait here in their order, instead of losing a race for the pool.
         self._is_silent = False
         self._turns = asyncio.Semaphore(1_000_000 if self.is_sqlite else pool_size)
-        self._engine = (
-            _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url, pool_size, statement_timeout_s)
-        )
-        # Under READ COMMITTED each statement sees what is committed by then, in a transaction or not; without one, a
-        # look takes two round trips less. SQLite's driver opens none by itself.
-        self._reading_engine = (
-            self._engine if self.is_sqlite else self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        )
-
-    @property
-    def engine(self) -> AsyncEngine:
-        """SQLAlchemy's engine, for instrumentation."""
-        return self._engine
+        self._observers: list[Observer] = []
+        if self.is_sqlite:
+            self._sqlite = _sqlite_engine(url, self._observers)
+        else:
+            self._postgres = _postgres_pool(url, statement_timeout_s)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self) -> AsyncIterator[Connection]:
         """Run one short transaction, committed at the end; READ COMMITTED on Postgres, exclusive on SQLite.
 
         Never hold it across a call to anything but the database.
@@ -76,30 +68,40 @@ class Database:
             StoreUnavailable: the database did not answer in time; the transaction may or may not have landed.
         """
         if self.is_sqlite:
-            async with self._write_lock, self._begin() as connection:
-                yield connection
-        else:
-            async with self._begin() as connection:
-                yield connection
+            with _translated():
+                async with self._write_lock, self._sqlite.begin() as connection:
+                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
+                    yield connection
+            return
+        with _translated():
+            async with self._turn(), self._postgres.transaction() as driver:
+                yield PostgresConnection(driver, self._observers)
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def reading(self) -> AsyncIterator[Connection]:
         """Lend a connection for queries that change nothing, each of which sees what is committed by then.
+
+        Under READ COMMITTED that is so in a transaction or not; without one, a look takes two round trips less.
 
         Raises:
             StoreUnavailable: the database did not answer in time.
         """
         with _translated():
-            async with self._turn(), self._reading_engine.connect() as connection:
-                yield connection
+            if self.is_sqlite:
+                async with self._sqlite.connect() as connection:
+                    yield connection
+            else:
+                async with self._turn(), self._postgres.lent() as driver:
+                    yield PostgresConnection(driver, self._observers)
 
-    @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[AsyncConnection]:
-        with _translated():
-            async with self._turn(), self._engine.begin() as connection:
-                if self.is_sqlite:
-                    await connection.exec_driver_sql("BEGIN IMMEDIATE")
-                yield connection
+    @contextmanager
+    def observed(self, observer: Observer) -> Iterator[None]:
+        """Tell an observer of each statement that is sent."""
+        self._observers.append(observer)
+        try:
+            yield
+        finally:
+            self._observers.remove(observer)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -141,7 +143,10 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
+        if self.is_sqlite:
+            await self._sqlite.dispose()
+        else:
+            await self._postgres.close()
 
 
 class _translated:  # noqa: N801 - reads as a clause of the with statement
@@ -155,52 +160,31 @@ class _translated:  # noqa: N801 - reads as a clause of the with statement
             raise StoreUnavailable(f"the database did not answer: {type(exc).__name__}") from exc
 
 
-class _Connection(Connection):
-    """A connection that can be left although the server hangs."""
-
-    async def close(self, *, timeout: float | None = None) -> None:
-        """Say goodbye if the server listens, else just leave."""
-        with contextlib.suppress(TimeoutError):
-            await super().close(timeout=min(timeout or _PARTING_S, _PARTING_S))
-
-
 def _is_passing(exc: BaseException) -> bool:
     match exc:
         case IntegrityError() | ProgrammingError():
             return False
-        case PoolTimeout() | TimeoutError() | OSError():
+        case TimeoutError() | OSError():
             return True
-        case PostgresError():  # while connecting, SQLAlchemy passes on what the driver says
+        case PostgresError():
             return (exc.sqlstate or "").startswith(_PASSING_STATES)
-        case DBAPIError():
-            state = getattr(exc.orig, "sqlstate", None)
-            locked = "locked" in str(exc.orig) or "disk" in str(exc.orig)  # SQLite has no codes at this level
-            return (
-                exc.connection_invalidated
-                or (state is None and locked)
-                or (state or "").startswith(_PASSING_STATES)
-            )
+        case DBAPIError():  # SQLite's, which has no codes at this level
+            is_locked = "locked" in str(exc.orig) or "disk" in str(exc.orig)
+            return exc.connection_invalidated or is_locked
         case _:
             return False
 
 
-def _postgres_engine(url: str, pool_size: int, statement_timeout_s: float) -> AsyncEngine:
-    return create_async_engine(
-        make_url(url).set(drivername="postgresql+asyncpg"),
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=_POOL_TIMEOUT_S,
-        pool_recycle=1800,
-        connect_args={
-            "server_settings": _SERVER_SETTINGS | {"statement_timeout": str(int(statement_timeout_s * 1000))},
-            "command_timeout": statement_timeout_s + _SERVER_SILENT_S,
-            "timeout": _CONNECT_TIMEOUT_S,
-            "connection_class": _Connection,
-        },
+def _postgres_pool(url: str, statement_timeout_s: float) -> Pool:
+    return Pool(
+        url,
+        settings=_SERVER_SETTINGS | {"statement_timeout": str(int(statement_timeout_s * 1000))},
+        timeout_s=statement_timeout_s + _SERVER_SILENT_S,
+        connect_s=_CONNECT_TIMEOUT_S,
     )
 
 
-def _sqlite_engine(url: str) -> AsyncEngine:
+def _sqlite_engine(url: str, observers: list[Observer]) -> AsyncEngine:
     engine = create_async_engine(make_url(url).set(drivername="sqlite+aiosqlite"))
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -211,6 +195,11 @@ def _sqlite_engine(url: str) -> AsyncEngine:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def _tell(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        for observer in observers:
+            observer(statement, values)
 
     return engine
 

@@ -6,10 +6,12 @@ from typing import Final
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from asyncpg import PostgresError
 from sqlalchemy import Column, MetaData, String, Table, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.db.connection import Connection
 
 MIGRATIONS: Final = Path(__file__).resolve().parents[2] / "migrations"
 _VERSIONS: Final = Table("alembic_version", MetaData(), Column("version_num", String(32)))
@@ -25,11 +27,11 @@ def newest_revision() -> str:
     return ScriptDirectory.from_config(_config("sqlite://")).get_current_head() or ""
 
 
-async def current_revision(connection: AsyncConnection) -> str | None:
+async def current_revision(connection: Connection) -> str | None:
     """The revision that the database is at; None when it has never been migrated."""
     try:
         return (await connection.execute(select(_VERSIONS.c.version_num))).scalar_one_or_none()
-    except DBAPIError:
+    except (DBAPIError, PostgresError):
         return None
 
 

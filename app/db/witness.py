@@ -3,13 +3,13 @@
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from app.db.connection import Connection
 
 T = TypeVar("T")
 
-Witness: TypeAlias = Callable[[AsyncConnection, T | None, T | None], Awaitable[None]]
+Witness: TypeAlias = Callable[[Connection, T | None, T | None], Awaitable[None]]
 """Called right before the commit with what was and what is; None where there was, or is, nothing."""
 
 
-async def unwitnessed(_connection: AsyncConnection, _before: object, _after: object) -> None:
+async def unwitnessed(_connection: Connection, _before: object, _after: object) -> None:
     """Write nothing down."""

@@ -7,8 +7,8 @@ retry be written first, because the broken call was stuck on its way here, the b
 from typing import Final
 
 from sqlalchemy import func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.tables.jobs import jobs
 from app.db.types import from_now, now
 
@@ -17,7 +17,7 @@ _YOUNGER_THAN_S: Final = 900.0
 
 
 async def adopt(
-    connection: AsyncConnection, api_key_id: str, fingerprint: bytes, *, retry: int, held_s: float
+    connection: Connection, api_key_id: str, fingerprint: bytes, *, retry: int, held_s: float
 ) -> str | bool:
     """Take over the newest job whose caller was cut off: its id.
 
@@ -53,7 +53,7 @@ async def adopt(
 
 
 async def overtaken_by(
-    connection: AsyncConnection, api_key_id: str, fingerprint: bytes, *, retry: int, within_s: float
+    connection: Connection, api_key_id: str, fingerprint: bytes, *, retry: int, within_s: float
 ) -> str | None:
     """Find the job that a later repetition of a call started while the call itself, `within_s` old, was on its way."""
     query = (
@@ -71,14 +71,14 @@ async def overtaken_by(
     return job_id
 
 
-async def mark_delivered(connection: AsyncConnection, job_id: str) -> None:
+async def mark_delivered(connection: Connection, job_id: str) -> None:
     """The client has the answer."""
     await connection.execute(
         update(jobs).where(jobs.c.id == job_id, jobs.c.delivered_at.is_(None)).values(delivered_at=now())
     )
 
 
-async def mark_cut_off(connection: AsyncConnection, job_id: str) -> None:
+async def mark_cut_off(connection: Connection, job_id: str) -> None:
     """The client went away without the answer."""
     await connection.execute(
         update(jobs).where(jobs.c.id == job_id, jobs.c.delivered_at.is_(None)).values(waited_until=now())

@@ -7,9 +7,8 @@ number of requests at the same moment gets more than there is.
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.accounts.limits import AccountLimits, Taken, Terms, check_queue
+from app.db.connection import Connection
 from app.db.engine import Database
 from app.jobs import repository
 from app.jobs.records import Job
@@ -92,7 +91,7 @@ class Allowance:
         self._opened.update(ceiling.id for ceiling in unknown)
 
     @staticmethod
-    async def take(connection: AsyncConnection, job: Job, terms: Terms, in_force: Sequence[Ceiling]) -> None:
+    async def take(connection: Connection, job: Job, terms: Terms, in_force: Sequence[Ceiling]) -> None:
         """Take a place in the queue, a place among the jobs at once, and the money, in the job's transaction.
 
         Raises:

@@ -24,8 +24,8 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.engine import row_values
 from app.db.tables.jobs import jobs
 from app.db.types import from_now, now
@@ -39,7 +39,7 @@ _CLAIMS_MOST: Final = bindparam("claims_most", type_=Integer())
 
 
 async def claim(
-    connection: AsyncConnection, owner: str, *, limit: int, lease_s: float, claims_max: int
+    connection: Connection, owner: str, *, limit: int, lease_s: float, claims_max: int
 ) -> list[Job]:
     """Take up to `limit` runnable jobs and hold each for `lease_s` seconds. Each `limit` is a statement of its own.
 

@@ -21,8 +21,8 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
 from app.db.tables.budgets import budgets
@@ -61,7 +61,7 @@ class Check:
     offenders: Select[Any]
 
 
-async def check_integrity(connection: AsyncConnection) -> list[Violation]:
+async def check_integrity(connection: Connection) -> list[Violation]:
     """Look for broken promises; empty when all hold."""
     violations = []
     for check in CHECKS:

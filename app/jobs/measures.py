@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import select, union_all
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.engine import Database
 from app.db.tables.attempts import attempts
 from app.db.types import from_now, now
@@ -56,9 +56,7 @@ class Measures:
         self._read_at |= dict.fromkeys(upstreams, self._clock())
 
 
-async def samples_of(
-    connection: AsyncConnection, upstreams: Collection[str]
-) -> tuple[list[Sample], datetime]:
+async def samples_of(connection: Connection, upstreams: Collection[str]) -> tuple[list[Sample], datetime]:
     """The newest attempts of each upstream that have ended, `SAMPLES` at most, and the database's time.
 
     Read backwards from the index of an upstream's attempts by time: the cost does not grow with the table.

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.assets.records import AssetKind
 from app.assets.repository import assets_of_jobs
+from app.db.connection import Connection
 from app.domain.errors import GatewayError, InvalidValue, UnsupportedParameter
 from app.domain.failures import CLASS_OF, FailureClass, FailureKind
 from app.domain.results import Usage
@@ -96,7 +95,7 @@ def _all_failed(attempts: Sequence[Attempt]) -> GatewayError:
     )
 
 
-async def result_of(connection: AsyncConnection, job: Job, attempts: Sequence[Attempt]) -> JsonObject:
+async def result_of(connection: Connection, job: Job, attempts: Sequence[Attempt]) -> JsonObject:
     """The result of a job that has pictures: their file ids (`n` at most), what they are, and the usage."""
     made = [item for item in attempts if item.state is AttemptState.SUCCEEDED]
     pictures = (await assets_of_jobs(connection, [job.id], [AssetKind.RESULT]))[: job.n]

@@ -29,8 +29,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.engine import row_values
 from app.db.tables.attempts import attempts
 from app.db.tables.idempotency_keys import idempotency_keys
@@ -66,7 +66,7 @@ _SERIALISE: Final = select(
 
 
 async def insert_job(
-    connection: AsyncConnection, values: Mapping[str, Any], *, deadline_s: float, ttl_s: float, held_s: float
+    connection: Connection, values: Mapping[str, Any], *, deadline_s: float, ttl_s: float, held_s: float
 ) -> bool:
     """Write a new queued job; False when its id is there already (our COMMIT had landed)."""
     row = {
@@ -100,7 +100,7 @@ async def insert_job(
 
 
 async def bind_key(
-    connection: AsyncConnection, team_id: str, key: str, fingerprint: bytes, job_id: str, *, ttl_s: float
+    connection: Connection, team_id: str, key: str, fingerprint: bytes, job_id: str, *, ttl_s: float
 ) -> tuple[str, bytes]:
     """Bind an idempotency key to a job, or find whom it is bound to already: (job id, fingerprint).
 
@@ -137,7 +137,7 @@ async def bind_key(
     return found.job_id, found.fingerprint
 
 
-async def is_key_bound(connection: AsyncConnection, team_id: str, key: str) -> bool:
+async def is_key_bound(connection: Connection, team_id: str, key: str) -> bool:
     """Whether a job stands for this idempotency key."""
     table = idempotency_keys
     query = select(table.c.job_id).where(
@@ -146,13 +146,13 @@ async def is_key_bound(connection: AsyncConnection, team_id: str, key: str) -> b
     return (await connection.execute(query)).first() is not None
 
 
-async def count_waiting(connection: AsyncConnection, team_id: str) -> int:
+async def count_waiting(connection: Connection, team_id: str) -> int:
     """How many jobs of a team are queued."""
     query = select(func.count()).where(has_status(Status.QUEUED), jobs.c.team_id == team_id)
     return int((await connection.execute(query)).scalar_one())
 
 
-async def count_open(connection: AsyncConnection, team_id: str, api_key_id: str) -> tuple[int, int]:
+async def count_open(connection: Connection, team_id: str, api_key_id: str) -> tuple[int, int]:
     """How many jobs are not final: all of the team, and those of one of its keys."""
     of_key = case((jobs.c.api_key_id == api_key_id, 1))
     query = select(func.count(), func.count(of_key)).where(
@@ -162,7 +162,7 @@ async def count_open(connection: AsyncConnection, team_id: str, api_key_id: str)
     return int(of_team), int(of_this_key)
 
 
-async def find(connection: AsyncConnection, job_id: str, *, team_id: str | None) -> Job | None:
+async def find(connection: Connection, job_id: str, *, team_id: str | None) -> Job | None:
     """Read a job of a team; `team_id` None is for the engine and for operators, who see every team's."""
     if team_id is None:
         row = (await connection.execute(_FIND, {"job_id": job_id})).first()
@@ -171,21 +171,21 @@ async def find(connection: AsyncConnection, job_id: str, *, team_id: str | None)
     return None if row is None else job_from(row_values(row))
 
 
-async def status_of(connection: AsyncConnection, job_id: str, *, team_id: str) -> Status | None:
+async def status_of(connection: Connection, job_id: str, *, team_id: str) -> Status | None:
     """Read the status of a job of a team; None when the team has no such job."""
     values = {"job_id": job_id, "team_id": team_id}
     status = (await connection.execute(_STATUS_OF, values)).scalar_one_or_none()
     return None if status is None else Status(status)
 
 
-async def lock(connection: AsyncConnection, job_id: str) -> tuple[Job, datetime] | None:
+async def lock(connection: Connection, job_id: str) -> tuple[Job, datetime] | None:
     """Read a job and keep everybody else from moving it until the transaction ends; with the database's time."""
     row = (await connection.execute(_LOCK, {"job_id": job_id})).first()
     return None if row is None else (job_from(row_values(row)), row.at)
 
 
 async def move(
-    connection: AsyncConnection, job: Job, step: Move, values: Mapping[str, Any], *, token: int | None
+    connection: Connection, job: Job, step: Move, values: Mapping[str, Any], *, token: int | None
 ) -> bool:
     """Make one move of the lifecycle, guarded by the states it may leave and, where given, by the fence.
 
@@ -207,7 +207,7 @@ async def move(
 
 
 async def change(
-    connection: AsyncConnection, job_id: str, values: Mapping[str, Any], *, visible: bool = True
+    connection: Connection, job_id: str, values: Mapping[str, Any], *, visible: bool = True
 ) -> None:
     """Change columns of a job that is locked by this transaction; its status stays."""
     shown = {"revision": jobs.c.revision + 1} if visible else {}
@@ -215,7 +215,7 @@ async def change(
 
 
 async def renew_leases(
-    connection: AsyncConnection, held: Mapping[str, int], *, lease_s: float
+    connection: Connection, held: Mapping[str, int], *, lease_s: float
 ) -> dict[str, Status]:
     """Renew the leases of jobs held with these tokens; those missing from the answer are lost."""
     statement = (
@@ -227,14 +227,14 @@ async def renew_leases(
     return {row.id: Status(row.status) for row in await connection.execute(statement)}
 
 
-async def statuses(connection: AsyncConnection, job_ids: Iterable[str]) -> dict[str, tuple[Status, int]]:
+async def statuses(connection: Connection, job_ids: Iterable[str]) -> dict[str, tuple[Status, int]]:
     """The status and revision of each of these jobs."""
     query = select(jobs.c.id, jobs.c.status, jobs.c.revision).where(jobs.c.id.in_(list(job_ids)))
     return {row.id: (Status(row.status), row.revision) for row in await connection.execute(query)}
 
 
 async def list_jobs(
-    connection: AsyncConnection,
+    connection: Connection,
     team_id: str | None,
     *,
     status: Status | None,
@@ -284,7 +284,7 @@ def _pair(key: str, value: str) -> bytes:
     return hashlib.sha256(json.dumps([key, value]).encode()).digest()
 
 
-async def attempts_of(connection: AsyncConnection, job_ids: Sequence[str]) -> list[Attempt]:
+async def attempts_of(connection: Connection, job_ids: Sequence[str]) -> list[Attempt]:
     """Read the attempts of these jobs, in order."""
     if len(job_ids) == 1:
         found = await connection.execute(_ATTEMPTS_OF_ONE, {"job_id": job_ids[0]})
@@ -295,28 +295,26 @@ async def attempts_of(connection: AsyncConnection, job_ids: Sequence[str]) -> li
     return [attempt_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def find_attempt(connection: AsyncConnection, attempt_id: str) -> Attempt | None:
+async def find_attempt(connection: Connection, attempt_id: str) -> Attempt | None:
     """Read an attempt as it stands."""
     row = (await connection.execute(select(attempts).where(attempts.c.id == attempt_id))).first()
     return None if row is None else attempt_from(row_values(row))
 
 
-async def intents_at(connection: AsyncConnection, upstreams: Collection[str]) -> list[Attempt]:
+async def intents_at(connection: Connection, upstreams: Collection[str]) -> list[Attempt]:
     """Read the attempts at these upstreams of which nothing is known but that they may have been sent."""
     query = select(attempts).where(attempts.c.upstream.in_(sorted(upstreams)), has_state(AttemptState.INTENT))
     return [attempt_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def insert_attempt(
-    connection: AsyncConnection, values: Mapping[str, Any], *, outcome_due_s: float
-) -> None:
+async def insert_attempt(connection: Connection, values: Mapping[str, Any], *, outcome_due_s: float) -> None:
     """Write the intent to send one paid call."""
     row = {**values, "state": AttemptState.INTENT.value, "outcome_due": from_now(outcome_due_s)}
     await connection.execute(insert(attempts).values(row))
 
 
 async def accept_attempt(
-    connection: AsyncConnection, attempt_id: str, upstream: str, ticket: str, *, outcome_due_s: float
+    connection: Connection, attempt_id: str, upstream: str, ticket: str, *, outcome_due_s: float
 ) -> bool:
     """Record the vendor's ticket; False when the ticket is another attempt's.
 
@@ -337,7 +335,7 @@ async def accept_attempt(
 
 
 async def succeed_attempt(
-    connection: AsyncConnection,
+    connection: Connection,
     attempt_id: str,
     *,
     pictures: int,
@@ -370,7 +368,7 @@ async def succeed_attempt(
 
 
 async def end_attempt(
-    connection: AsyncConnection,
+    connection: Connection,
     attempt: Attempt,
     state: AttemptState,
     *,
@@ -412,25 +410,25 @@ def _certainty_without_picture(*, unpaid: bool, priced: bool) -> Certainty:
     return Certainty.POSSIBLE if priced else Certainty.UNPRICED
 
 
-async def traffic(connection: AsyncConnection, upstream: str) -> tuple[int, int, int]:
+async def traffic(connection: Connection, upstream: str) -> tuple[int, int, int]:
     """How busy an upstream is over all workers: calls in flight, calls and pictures of the last minute."""
     open_calls = await calls_in_flight(connection, upstream)
     calls, pictures = (await connection.execute(_RECENT_AT, {"upstream": upstream})).one()
     return open_calls, calls, int(pictures)
 
 
-async def calls_in_flight(connection: AsyncConnection, upstream: str) -> int:
+async def calls_in_flight(connection: Connection, upstream: str) -> int:
     """How many calls an upstream has in flight over all workers."""
     return int((await connection.execute(_OPEN_AT, {"upstream": upstream})).scalar_one())
 
 
-async def serialise(connection: AsyncConnection, subject: str) -> None:
+async def serialise(connection: Connection, subject: str) -> None:
     """Let only one transaction at a time pass for `subject`; SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
         await connection.execute(_SERIALISE, {"subject": subject})
 
 
-async def try_serialise(connection: AsyncConnection, subject: str) -> bool:
+async def try_serialise(connection: Connection, subject: str) -> bool:
     """Like `serialise`, but False at once when another transaction is there already."""
     if connection.dialect.name != "postgresql":
         return True
@@ -443,7 +441,7 @@ async def try_serialise(connection: AsyncConnection, subject: str) -> bool:
     )
 
 
-async def lapsed(connection: AsyncConnection, *, limit: int) -> list[Job]:
+async def lapsed(connection: Connection, *, limit: int) -> list[Job]:
     """Lock up to `limit` jobs whose lease has run out."""
     query = (
         select(jobs).where(jobs.c.lease_until < now()).order_by(jobs.c.lease_until).limit(at_most(limit))
@@ -452,7 +450,7 @@ async def lapsed(connection: AsyncConnection, *, limit: int) -> list[Job]:
     return [job_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def unsent(connection: AsyncConnection, team_id: str, api_key_id: str) -> list[str]:
+async def unsent(connection: Connection, team_id: str, api_key_id: str) -> list[str]:
     """The ids of a key's jobs that nobody was paid for, and no call is under way for, oldest first."""
     query = (
         select(jobs.c.id)
@@ -464,7 +462,7 @@ async def unsent(connection: AsyncConnection, team_id: str, api_key_id: str) -> 
     return list((await connection.execute(query)).scalars())
 
 
-async def unfinished(connection: AsyncConnection) -> dict[Status, int]:
+async def unfinished(connection: Connection) -> dict[Status, int]:
     """How many jobs of everybody wait, and how many are in progress."""
     query = (
         select(jobs.c.status, func.count())
@@ -475,7 +473,7 @@ async def unfinished(connection: AsyncConnection) -> dict[Status, int]:
     return {status: found.get(status, 0) for status in (Status.QUEUED, Status.IN_PROGRESS)}
 
 
-async def late(connection: AsyncConnection, *, limit: int) -> list[Job]:
+async def late(connection: Connection, *, limit: int) -> list[Job]:
     """Lock up to `limit` jobs that wait past their deadline and have no open attempt, oldest deadline first."""
     query = (
         select(jobs)
@@ -485,7 +483,7 @@ async def late(connection: AsyncConnection, *, limit: int) -> list[Job]:
     return await _locked_free(connection, query, limit)
 
 
-async def undecided(connection: AsyncConnection, *, after_s: float, limit: int) -> list[Job]:
+async def undecided(connection: Connection, *, after_s: float, limit: int) -> list[Job]:
     """Lock up to `limit` jobs that are held, have no open attempt, and are `after_s` seconds past their deadline."""
     # Few jobs are in progress at any time, so no index on their deadline is worth its upkeep.
     query = select(jobs).where(
@@ -496,7 +494,7 @@ async def undecided(connection: AsyncConnection, *, after_s: float, limit: int) 
     return await _locked_free(connection, query, limit)
 
 
-async def spent(connection: AsyncConnection, *, claims_max: int, limit: int) -> list[Job]:
+async def spent(connection: Connection, *, claims_max: int, limit: int) -> list[Job]:
     """Lock up to `limit` jobs that nobody holds and whose claims are used up: waiting ones, and followed ones.
 
     Not before the outcome of every call is due: a sender that is cut off from us may still be alive.
@@ -519,12 +517,12 @@ def _has_attempt(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(attempts.c.job_id == jobs.c.id, *conditions)
 
 
-async def _locked_free(connection: AsyncConnection, query: Select[Any], limit: int) -> list[Job]:
+async def _locked_free(connection: Connection, query: Select[Any], limit: int) -> list[Job]:
     query = query.limit(at_most(limit)).with_for_update(of=jobs, skip_locked=True)
     return [job_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def purge_jobs(connection: AsyncConnection, *, limit: int) -> int:
+async def purge_jobs(connection: Connection, *, limit: int) -> int:
     """Mark up to `limit` final jobs whose pictures have outlived their time; how many."""
     due = (
         select(jobs.c.id)
@@ -534,12 +532,12 @@ async def purge_jobs(connection: AsyncConnection, *, limit: int) -> int:
         .cte("due")
     )
     marked = await connection.execute(
-        update(jobs).where(jobs.c.id.in_(select(due.c.id))).values(purged_at=now())
+        update(jobs).where(jobs.c.id.in_(select(due.c.id))).values(purged_at=now()).returning(jobs.c.id)
     )
-    return marked.rowcount
+    return len(marked.all())
 
 
-async def purge_idempotency_keys(connection: AsyncConnection, *, limit: int) -> int:
+async def purge_idempotency_keys(connection: Connection, *, limit: int) -> int:
     """Delete up to `limit` idempotency keys past their life; how many."""
     table = idempotency_keys
     due = (
@@ -550,11 +548,11 @@ async def purge_idempotency_keys(connection: AsyncConnection, *, limit: int) -> 
         .cte("due")
     )
     mine = tuple_(table.c.team_id, table.c.key).in_(select(due.c.team_id, due.c.key))
-    gone = await connection.execute(delete(table).where(mine))
-    return gone.rowcount
+    gone = await connection.execute(delete(table).where(mine).returning(table.c.key))
+    return len(gone.all())
 
 
-async def void_leases(connection: AsyncConnection) -> None:
+async def void_leases(connection: Connection) -> None:
     """Take back every lease, for the one process of the embedded default as it starts."""
     held = jobs.c.lease_until.is_not(None)
     free = {"lease_until": None, "lease_owner": None, "lease_token": jobs.c.lease_token + 1}
@@ -571,5 +569,5 @@ def _usage_to_json(usage: Usage) -> dict[str, Json]:
     return {name: getattr(usage, name) for name in Usage.__slots__}
 
 
-def _upsert(connection: AsyncConnection, table: Any) -> Any:
+def _upsert(connection: Connection, table: Any) -> Any:
     return upsert_on_sqlite(table) if connection.dialect.name == "sqlite" else upsert_on_postgres(table)

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.accounts.limits import AccountLimits, Taken
 from app.accounts.records import Rate
 from app.assets.gate import StorageGate
 from app.assets.records import Asset, AssetKind, Picture
 from app.assets.repository import assets_of_jobs, hand_on_inputs, insert_assets
+from app.db.connection import Connection
 from app.db.engine import Database, StoreUnavailable
 from app.db.witness import Witness, unwitnessed
 from app.domain.errors import GatewayError
@@ -53,7 +52,7 @@ _ADOPTION_LOOK_S: Final = 0.1
 _NOTICE_S: Final = 2.0
 """How long after the broken call a retry may overtake our notice of it (reliability 3.5)."""
 T = TypeVar("T")
-_Take: TypeAlias = Callable[[AsyncConnection, Job], Awaitable[None]]
+_Take: TypeAlias = Callable[[Connection, Job], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,7 +345,7 @@ class JobService:
                 return None
             await asyncio.sleep(_ADOPTION_LOOK_S)
 
-    async def _known(self, connection: AsyncConnection, submission: Submission) -> Job | bool:
+    async def _known(self, connection: Connection, submission: Submission) -> Job | bool:
         """Find the job that a call of an SDK stands for already: True when it may be there soon, False for none.
 
         Identical calls pass here one after the other, each until its job is committed, so that none overlooks another.
@@ -581,14 +580,14 @@ class JobService:
         self._stopping.set()
 
     @staticmethod
-    async def _found(connection: AsyncConnection, job_id: str, team_id: str | None) -> Job:
+    async def _found(connection: Connection, job_id: str, team_id: str | None) -> Job:
         job = await repository.find(connection, job_id, team_id=team_id)
         if job is None:
             raise _no_such_job(job_id)
         return job
 
     @staticmethod
-    async def _views(connection: AsyncConnection, found: Sequence[Job]) -> list[JobView]:
+    async def _views(connection: Connection, found: Sequence[Job]) -> list[JobView]:
         ids = [job.id for job in found]
         attempts = await repository.attempts_of(connection, ids) if ids else []
         pictures = await assets_of_jobs(connection, ids, list(_SHOWN)) if ids else []
@@ -608,7 +607,7 @@ def _of_kind(pictures: Sequence[Asset], job: Job, kind: AssetKind) -> tuple[Asse
     return tuple(item for item in pictures if item.job_id == job.id and item.kind is kind)
 
 
-async def _hand_on_inputs(connection: AsyncConnection, job: Job) -> None:
+async def _hand_on_inputs(connection: Connection, job: Job) -> None:
     if job.requeued_from is None:
         return
     wanted = len(job.request.images) + (job.request.mask is not None)

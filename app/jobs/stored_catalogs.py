@@ -6,8 +6,8 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.tables.catalogs import catalogs
 from app.db.types import now
 from app.jobs.repository import serialise
@@ -22,7 +22,7 @@ class StoredCatalog:
     loaded_at: datetime
 
 
-async def in_force(connection: AsyncConnection) -> StoredCatalog | None:
+async def in_force(connection: Connection) -> StoredCatalog | None:
     """The catalog in force; None before the first one."""
     query = (
         select(catalogs.c.version, catalogs.c.generation, catalogs.c.loaded_at)
@@ -35,14 +35,14 @@ async def in_force(connection: AsyncConnection) -> StoredCatalog | None:
     return StoredCatalog(version=row.version, generation=row.generation, loaded_at=row.loaded_at)
 
 
-async def content_of(connection: AsyncConnection, version: str) -> str | None:
+async def content_of(connection: Connection, version: str) -> str | None:
     """The YAML of a version; None when it was never stored."""
     query = select(catalogs.c.content).where(catalogs.c.version == version)
     return (await connection.execute(query)).scalar_one_or_none()
 
 
 async def put_in_force(
-    connection: AsyncConnection, version: str, content: str
+    connection: Connection, version: str, content: str
 ) -> tuple[StoredCatalog | None, StoredCatalog]:
     """Make a version the one in force: what was, and what is. Nothing is written when it is in force already."""
     await serialise(connection, "catalog")

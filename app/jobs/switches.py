@@ -7,8 +7,8 @@ from typing import Final
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.tables.switches import switches
 from app.db.types import now
 
@@ -24,14 +24,14 @@ class Switch:
     changed_at: datetime | None
 
 
-async def read(connection: AsyncConnection, name: str) -> Switch:
+async def read(connection: Connection, name: str) -> Switch:
     """How a switch stands."""
     query = select(switches.c.is_on, switches.c.changed_at).where(switches.c.name == name)
     row = (await connection.execute(query)).first()
     return Switch(is_on=False, changed_at=None) if row is None else Switch(is_on=row[0], changed_at=row[1])
 
 
-async def turn(connection: AsyncConnection, name: str, *, is_on: bool) -> None:
+async def turn(connection: Connection, name: str, *, is_on: bool) -> None:
     """Turn a switch; one that stands so already keeps its time."""
     upsert = upsert_on_sqlite if connection.dialect.name == "sqlite" else upsert_on_postgres
     values = {"is_on": is_on, "changed_at": now()}

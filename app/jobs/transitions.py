@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from app.assets.records import AssetKind, Picture
 from app.assets.repository import insert_assets, move_to_late
+from app.db.connection import Connection
 from app.db.engine import Database
 from app.db.types import now
 from app.db.witness import Witness, unwitnessed
@@ -434,7 +433,7 @@ class Transitions:
                 await self._end_overdue(connection, job)
             return [job.id for job in overdue]
 
-    async def _end_overdue(self, connection: AsyncConnection, job: Job) -> None:
+    async def _end_overdue(self, connection: Connection, job: Job) -> None:
         for attempt in await repository.attempts_of(connection, [job.id]):
             if attempt.state.is_open:
                 job = await self._outcome_unknown(connection, job, attempt, _UNANSWERED)
@@ -456,7 +455,7 @@ class Transitions:
             await self.refuse(attempt, _ENDED_WITH_US)
 
     @staticmethod
-    async def _held(connection: AsyncConnection, job_id: str, token: int) -> tuple[Job, datetime]:
+    async def _held(connection: Connection, job_id: str, token: int) -> tuple[Job, datetime]:
         job, at = await _locked(connection, job_id)
         if job.lease_token != token or job.lease_until is None:
             raise Lost(job_id)
@@ -476,7 +475,7 @@ class Transitions:
 
     @staticmethod
     async def _outcome_unknown(
-        connection: AsyncConnection, job: Job, attempt: Attempt, failure: UpstreamFailure
+        connection: Connection, job: Job, attempt: Attempt, failure: UpstreamFailure
     ) -> Job:
         ended = await repository.end_attempt(
             connection,
@@ -502,7 +501,7 @@ class Transitions:
         return replace(job, to_buy=to_buy, spare=0)
 
     async def _end(
-        self, connection: AsyncConnection, job: Job, attempts: Sequence[Attempt], ending: Ending
+        self, connection: Connection, job: Job, attempts: Sequence[Attempt], ending: Ending
     ) -> Job:
         # Every way to the end delivers what is in hand; only the client's own word (cancel) does not.
         if any(attempt.state is AttemptState.SUCCEEDED for attempt in attempts):
@@ -515,7 +514,7 @@ class Transitions:
 
     @staticmethod
     async def _close(
-        connection: AsyncConnection,
+        connection: Connection,
         job: Job,
         attempts: Sequence[Attempt],
         step: Move,
@@ -548,7 +547,7 @@ class Transitions:
         return closed
 
     @staticmethod
-    async def _release(connection: AsyncConnection, job: Job) -> None:
+    async def _release(connection: Connection, job: Job) -> None:
         if job.lease_until is not None:
             free = {"lease_until": None, "lease_owner": None, "lease_token": job.lease_token + 1}
             await repository.change(connection, job.id, free, visible=False)
@@ -567,14 +566,14 @@ def _ending_at_deadline(attempts: Sequence[Attempt], job: Job) -> Ending:
     return verdict.ending if isinstance(verdict, End) else Ending.NOT_STARTED
 
 
-async def _locked(connection: AsyncConnection, job_id: str) -> tuple[Job, datetime]:
+async def _locked(connection: Connection, job_id: str) -> tuple[Job, datetime]:
     found = await repository.lock(connection, job_id)
     if found is None:
         raise Lost(job_id)
     return found
 
 
-async def _raised(connection: AsyncConnection, job: Job, pictures: int) -> int:
+async def _raised(connection: Connection, job: Job, pictures: int) -> int:
     """The counter after an attempt ended without pictures: never more than is neither in hand nor on its way.
 
     An attempt that was written off and replaced may deliver after all, hence the bound. A fault found with the
@@ -586,9 +585,7 @@ async def _raised(connection: AsyncConnection, job: Job, pictures: int) -> int:
     return min(job.to_buy + pictures, _missing(job, attempts))
 
 
-async def _settle_delivered(
-    connection: AsyncConnection, job: Job, attempt: Attempt, cost_micros: int
-) -> None:
+async def _settle_delivered(connection: Connection, job: Job, attempt: Attempt, cost_micros: int) -> None:
     """Book what delivered pictures cost, in the place of the hold, or of what was taken for their cost before."""
     hold_micros = attempt.hold_micros or 0
     if attempt.hold_micros is not None and cost_micros > hold_micros:
@@ -608,12 +605,12 @@ async def _settle_delivered(
     )
 
 
-async def _release_unbought(connection: AsyncConnection, job: Job, pictures: int) -> None:
+async def _release_unbought(connection: Connection, job: Job, pictures: int) -> None:
     """Give back what was held for pictures of the job that nobody will buy."""
     await books.post(connection, job.budgets, reserved_micros=-pictures * (job.picture_hold_micros or 0))
 
 
-async def _hold_again(connection: AsyncConnection, job: Job, pictures: int) -> bool:
+async def _hold_again(connection: Connection, job: Job, pictures: int) -> bool:
     """Hold the price of pictures that are bought once more; False when a budget has no room for them."""
     if pictures <= 0:
         await _release_unbought(connection, job, -pictures)
@@ -629,7 +626,7 @@ def _missing(job: Job, attempts: Sequence[Attempt]) -> int:
 
 
 async def _admitted(
-    connection: AsyncConnection, planned: Sequence[NewAttempt], limits: UpstreamLimits
+    connection: Connection, planned: Sequence[NewAttempt], limits: UpstreamLimits
 ) -> Sequence[NewAttempt]:
     """Those of the planned calls that the upstream's limits leave room for, counted over all workers."""
     upstream = planned[0].upstream

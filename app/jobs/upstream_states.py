@@ -7,8 +7,8 @@ from typing import Final
 from sqlalchemy import bindparam, case, exists, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.engine import row_values
 from app.db.tables.attempts import attempts
 from app.db.tables.upstream_states import upstream_states as states
@@ -31,7 +31,7 @@ _STATE_OF: Final = select(states).where(states.c.upstream == bindparam("upstream
 
 
 async def states_of(
-    connection: AsyncConnection, upstreams: Collection[str]
+    connection: Connection, upstreams: Collection[str]
 ) -> tuple[list[UpstreamState], datetime]:
     """What is known of these upstreams, and the database's time."""
     at = (await connection.execute(_NOW)).scalar_one()
@@ -39,19 +39,19 @@ async def states_of(
     return [_state(row) for row in rows], at
 
 
-async def glance(connection: AsyncConnection, upstream: str) -> UpstreamState | None:
+async def glance(connection: Connection, upstream: str) -> UpstreamState | None:
     """What is known of an upstream as a whole, without a lock."""
     row = (await connection.execute(_STATE_OF, {"upstream": upstream})).first()
     return None if row is None else _state(row)
 
 
-async def state_of(connection: AsyncConnection, upstream: str) -> UpstreamState | None:
+async def state_of(connection: Connection, upstream: str) -> UpstreamState | None:
     """What is known of an upstream as a whole, locked until the transaction ends."""
     row = (await connection.execute(_STATE_OF.with_for_update(), {"upstream": upstream})).first()
     return None if row is None else _state(row)
 
 
-async def record_setback(connection: AsyncConnection, upstream: str, change: Setback, *, kind: str) -> None:
+async def record_setback(connection: Connection, upstream: str, change: Setback, *, kind: str) -> None:
     """Write what a failure changed; a longer absence that is known already stays."""
     values = {"failures": change.failures, "ejections": change.ejections, "updated_at": now()}
     changed = dict(values)
@@ -71,7 +71,7 @@ async def record_setback(connection: AsyncConnection, upstream: str, change: Set
     await connection.execute(statement)
 
 
-async def record_success(connection: AsyncConnection, upstream: str, model: str) -> bool:
+async def record_success(connection: Connection, upstream: str, model: str) -> bool:
     """Close the breaker and forget what was held against a pair that has just delivered; whether anything was.
     What the vendor asked for, or its word on our account, stays: a call that was sent before does not disprove it.
     """
@@ -92,7 +92,7 @@ async def record_success(connection: AsyncConnection, upstream: str, model: str)
     return (await connection.execute(statement)).first() is not None
 
 
-async def take_probe(connection: AsyncConnection, upstream: str) -> bool:
+async def take_probe(connection: Connection, upstream: str) -> bool:
     """Take the one call that may probe a tripped upstream now; False when somebody else has it.
 
     As a last resort an upstream is probed every `EJECT_S`, however long it is ejected; whether it is one, the plan
@@ -110,7 +110,7 @@ async def take_probe(connection: AsyncConnection, upstream: str) -> bool:
     return (await connection.execute(statement)).first() is not None
 
 
-async def repeats(connection: AsyncConnection, upstream: str) -> tuple[int, int]:
+async def repeats(connection: Connection, upstream: str) -> tuple[int, int]:
     """How many calls are in flight at an upstream, and how many of them ask it again for a job that it failed."""
     earlier = attempts.alias()
     is_repeat = exists().where(
@@ -125,13 +125,13 @@ async def repeats(connection: AsyncConnection, upstream: str) -> tuple[int, int]
     return active, repeated
 
 
-async def rows_of(connection: AsyncConnection, upstream: str) -> list[UpstreamState]:
+async def rows_of(connection: Connection, upstream: str) -> list[UpstreamState]:
     """What is known of an upstream and of its models, locked until the transaction ends."""
     query = select(states).where(states.c.upstream == upstream).order_by(states.c.model).with_for_update()
     return [_state(row) for row in await connection.execute(query)]
 
 
-async def turn(connection: AsyncConnection, upstream: str, model: str, switch: str) -> None:
+async def turn(connection: Connection, upstream: str, model: str, switch: str) -> None:
     """Write an operator's word: `on`, `off` or `draining`."""
     upsert = upsert_on_sqlite if connection.dialect.name == "sqlite" else upsert_on_postgres
     values = {"switch": switch, "updated_at": now()}
@@ -142,7 +142,7 @@ async def turn(connection: AsyncConnection, upstream: str, model: str, switch: s
     await connection.execute(statement)
 
 
-async def forget(connection: AsyncConnection, upstream: str, models: Collection[str] | None) -> None:
+async def forget(connection: Connection, upstream: str, models: Collection[str] | None) -> None:
     """Forget what is held against an upstream: of these models, or all of it (None). The switch stays."""
     statement = update(states).where(states.c.upstream == upstream)
     if models is not None:

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from app.db.connection import Connection
 from app.domain.money import Certainty
 from app.kit.ids import new_id
 from app.kit.telemetry import get_logger
@@ -27,7 +26,7 @@ class Reason(StrEnum):
     """A vendor's usage export said what it charged."""
 
 
-async def open_budgets(connection: AsyncConnection, in_force: Sequence[Ceiling]) -> None:
+async def open_budgets(connection: Connection, in_force: Sequence[Ceiling]) -> None:
     """Make the rows of these budgets that are not there yet; a limit set in mid-period counts what the period has cost.
 
     What jobs of this moment still hold counts as spent, for they will not be booked here.
@@ -39,7 +38,7 @@ async def open_budgets(connection: AsyncConnection, in_force: Sequence[Ceiling])
         await repository.insert_budget(connection, by_id[budget_id], opening)
 
 
-async def take_out(connection: AsyncConnection, in_force: Sequence[Ceiling], micros: int) -> None:
+async def take_out(connection: Connection, in_force: Sequence[Ceiling], micros: int) -> None:
     """Reserve `micros` for a new job on every budget that applies to it, or on none. Their rows are there.
 
     Raises:
@@ -61,7 +60,7 @@ async def take_out(connection: AsyncConnection, in_force: Sequence[Ceiling], mic
     await repository.reserve(connection, sorted(by_id), micros)
 
 
-async def take_out_more(connection: AsyncConnection, budgets: Sequence[str], micros: int) -> bool:
+async def take_out_more(connection: Connection, budgets: Sequence[str], micros: int) -> bool:
     """Reserve more for a job that goes on, on all its budgets or on none; False when one has no room."""
     if not budgets or not micros:
         return True
@@ -75,7 +74,7 @@ async def take_out_more(connection: AsyncConnection, budgets: Sequence[str], mic
 
 
 async def post(
-    connection: AsyncConnection, budgets: Sequence[str], *, reserved_micros: int, spent_micros: int = 0
+    connection: Connection, budgets: Sequence[str], *, reserved_micros: int, spent_micros: int = 0
 ) -> None:
     """Change what a job holds and has cost on all its budgets. No room is asked for: money that is gone is gone."""
     if budgets and (reserved_micros or spent_micros):
@@ -86,7 +85,7 @@ async def post(
         )
 
 
-async def lock(connection: AsyncConnection, budgets: Iterable[str]) -> None:
+async def lock(connection: Connection, budgets: Iterable[str]) -> None:
     """Lock the budgets of several jobs at once, before the first of them is posted to."""
     ids = set(budgets)
     if ids and connection.dialect.name != "sqlite":
@@ -94,7 +93,7 @@ async def lock(connection: AsyncConnection, budgets: Iterable[str]) -> None:
 
 
 async def correct(
-    connection: AsyncConnection,
+    connection: Connection,
     attempt_id: str,
     *,
     reason: Reason,

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Text, and_, case, cast, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.engine import row_values
 from app.db.tables.api_keys import api_keys
 from app.db.tables.attempts import attempts
@@ -28,13 +28,13 @@ class BudgetFull(Exception):
     """A budget that was looked at under its lock has no room after all, or is gone: a bug, and nothing is booked."""
 
 
-async def lock_budgets(connection: AsyncConnection, ids: Iterable[str]) -> list[Budget]:
+async def lock_budgets(connection: Connection, ids: Iterable[str]) -> list[Budget]:
     """Read these budgets in the order of their ids, and keep others from changing them until the transaction ends."""
     query = select(budgets).where(budgets.c.id.in_(sorted(set(ids)))).order_by(budgets.c.id).with_for_update()
     return [budget_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def insert_budget(connection: AsyncConnection, ceiling: Ceiling, opening_micros: int) -> None:
+async def insert_budget(connection: Connection, ceiling: Ceiling, opening_micros: int) -> None:
     """Write a budget unless it is there."""
     dialect_insert = upsert_on_sqlite if connection.dialect.name == "sqlite" else upsert_on_postgres
     row = {
@@ -50,14 +50,14 @@ async def insert_budget(connection: AsyncConnection, ceiling: Ceiling, opening_m
     await connection.execute(dialect_insert(budgets).values(row).on_conflict_do_nothing())
 
 
-async def set_limit(connection: AsyncConnection, budget_id: str, limit_micros: int) -> None:
+async def set_limit(connection: Connection, budget_id: str, limit_micros: int) -> None:
     """Let another limit hold for a budget that is locked by this transaction."""
     await connection.execute(
         update(budgets).where(budgets.c.id == budget_id).values(limit_micros=limit_micros)
     )
 
 
-async def reserve(connection: AsyncConnection, ids: Sequence[str], micros: int) -> None:
+async def reserve(connection: Connection, ids: Sequence[str], micros: int) -> None:
     """Hold so much more on each of these budgets, which are locked by this transaction and known to have room.
 
     Raises:
@@ -68,13 +68,14 @@ async def reserve(connection: AsyncConnection, ids: Sequence[str], micros: int) 
         update(budgets)
         .where(budgets.c.id.in_(ids), has_room)
         .values(reserved_micros=budgets.c.reserved_micros + micros)
+        .returning(budgets.c.id)
     )
-    if reserved.rowcount != len(ids):
+    if len(reserved.all()) != len(ids):
         raise BudgetFull(f"{micros} could not be held on all of {', '.join(ids)}")
 
 
 async def post(
-    connection: AsyncConnection, ids: Sequence[str], *, reserved_micros: int, spent_micros: int
+    connection: Connection, ids: Sequence[str], *, reserved_micros: int, spent_micros: int
 ) -> None:
     """Add to what is reserved and to what is spent, on budgets that are locked by this transaction."""
     await connection.execute(
@@ -87,7 +88,7 @@ async def post(
     )
 
 
-async def committed(connection: AsyncConnection, ceiling: Ceiling) -> int:
+async def committed(connection: Connection, ceiling: Ceiling) -> int:
     """What the owner's jobs of this period have cost and still hold, in micro-dollars."""
     mine = [
         jobs.c.team_id == ceiling.team_id,
@@ -111,12 +112,12 @@ async def committed(connection: AsyncConnection, ceiling: Ceiling) -> int:
     return int(total)
 
 
-async def insert_entry(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
+async def insert_entry(connection: Connection, values: Mapping[str, Any]) -> None:
     """Write a correction down."""
     await connection.execute(insert(ledger_entries).values(**values))
 
 
-async def spend(connection: AsyncConnection, by: Sequence[By], span: Span, *, limit: int) -> list[Group]:
+async def spend(connection: Connection, by: Sequence[By], span: Span, *, limit: int) -> list[Group]:
     """Add up the attempts opened in a span, in groups ordered by their keys; at most `limit` groups."""
     is_known = attempts.c.certainty.in_([Certainty.ACTUAL.value, Certainty.ESTIMATED.value])
     is_open = attempts.c.finished_at.is_(None)
@@ -165,7 +166,7 @@ async def spend(connection: AsyncConnection, by: Sequence[By], span: Span, *, li
     return [_group_from(row_values(row), by) for row in await connection.execute(query)]
 
 
-def _dimensions(connection: AsyncConnection) -> dict[By, ColumnElement[Any]]:
+def _dimensions(connection: Connection) -> dict[By, ColumnElement[Any]]:
     is_sqlite = connection.dialect.name == "sqlite"
     return {
         By.TEAM: jobs.c.team_id,
@@ -194,21 +195,19 @@ def _group_from(row: Mapping[str, Any], by: Sequence[By]) -> Group:
     )
 
 
-async def booked_by_id(connection: AsyncConnection, ids: Sequence[str]) -> list[Booked]:
+async def booked_by_id(connection: Connection, ids: Sequence[str]) -> list[Booked]:
     """What is booked on these attempts."""
     query = _booked().where(attempts.c.id.in_(ids))
     return [Booked(**row_values(row)) for row in await connection.execute(query)]
 
 
-async def booked_by_ticket(
-    connection: AsyncConnection, upstream: str, tickets: Sequence[str]
-) -> list[Booked]:
+async def booked_by_ticket(connection: Connection, upstream: str, tickets: Sequence[str]) -> list[Booked]:
     """What is booked on the attempts that have these tickets of an upstream."""
     query = _booked().where(attempts.c.upstream == upstream, attempts.c.ticket.in_(tickets))
     return [Booked(**row_values(row)) for row in await connection.execute(query)]
 
 
-async def possible(connection: AsyncConnection, upstream: str, span: Span, *, limit: int) -> list[Booked]:
+async def possible(connection: Connection, upstream: str, span: Span, *, limit: int) -> list[Booked]:
     """The attempts at an upstream, opened in a span, that may have been paid for; at most `limit`."""
     query = _booked().where(
         attempts.c.upstream == upstream,
@@ -231,14 +230,14 @@ def _booked() -> Select[Any]:
     )
 
 
-async def lock_job(connection: AsyncConnection, job_id: str) -> Sequence[str]:
+async def lock_job(connection: Connection, job_id: str) -> Sequence[str]:
     """Keep everybody else from moving a job until the transaction ends; the budgets that it counts towards."""
     query = select(jobs.c.budgets).where(jobs.c.id == job_id).with_for_update()
     found: Sequence[str] | None = (await connection.execute(query)).scalar_one_or_none()
     return found or ()
 
 
-async def make_actual(connection: AsyncConnection, booked: Booked, cost_micros: int) -> bool:
+async def make_actual(connection: Connection, booked: Booked, cost_micros: int) -> bool:
     """Book what the vendor charged, in the place of `booked`; False when that is not what is booked any more."""
     statement = (
         update(attempts)

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeAlias
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.engine import Database, StoreUnavailable
 from app.db.types import now
 from app.kit.http import Answer, EgressDenied, GuardedClient, NoAnswer, Timeouts
@@ -219,7 +219,7 @@ class Deliverer:
             await self._judge(connection, delivery, endpoint, outcome)
 
     async def _judge(
-        self, connection: AsyncConnection, delivery: Delivery, endpoint: Endpoint | None, outcome: Outcome
+        self, connection: Connection, delivery: Delivery, endpoint: Endpoint | None, outcome: Outcome
     ) -> None:
         at = (await connection.execute(_NOW)).scalar_one()
         history = [*delivery.history, _entry(int(at.timestamp()), outcome)]
@@ -263,7 +263,7 @@ class Deliverer:
         elif since is not None and (at - since).total_seconds() >= FAILING_AT_MOST_S:
             await self._disable(connection, endpoint, DisabledReason.FAILING)
 
-    async def _disable(self, connection: AsyncConnection, endpoint: Endpoint, reason: DisabledReason) -> None:
+    async def _disable(self, connection: Connection, endpoint: Endpoint, reason: DisabledReason) -> None:
         LOG.warning("webhook_endpoint.disabled", endpoint_id=endpoint.id, reason=reason.value)
         await repository.disable(connection, endpoint.id, reason)
         await repository.give_up_all(connection, endpoint.id)

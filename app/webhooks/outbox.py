@@ -3,8 +3,7 @@
 from typing import Final
 from urllib.parse import urlsplit
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from app.db.connection import Connection
 from app.kit.ids import new_id
 from app.webhooks import repository
 from app.webhooks.records import EventType
@@ -15,7 +14,7 @@ _DELIVERY: Final = "whd"
 
 
 async def write_end(
-    connection: AsyncConnection, *, job_id: str, team_id: str, status: str, webhook_url: str | None
+    connection: Connection, *, job_id: str, team_id: str, status: str, webhook_url: str | None
 ) -> None:
     """Write down that a job ended, for the URL of its request and for each endpoint of its team that wants to know.
 

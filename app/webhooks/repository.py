@@ -11,8 +11,8 @@ from typing import Any, Final
 from sqlalchemy import Select, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.engine import row_values
 from app.db.tables.audit_entries import audit_entries
 from app.db.tables.teams import teams
@@ -44,7 +44,7 @@ _FREE: Final = or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until 
 
 
 async def insert_event(
-    connection: AsyncConnection, *, event_id: str, job_id: str, team_id: str, event: EventType
+    connection: Connection, *, event_id: str, job_id: str, team_id: str, event: EventType
 ) -> bool:
     """Write the event of a job's end; False when the job has one."""
     row = {"id": event_id, "job_id": job_id, "team_id": team_id, "type": event.value}
@@ -53,7 +53,7 @@ async def insert_event(
 
 
 async def insert_deliveries(
-    connection: AsyncConnection, rows: Sequence[Mapping[str, Any]], *, span_s: float
+    connection: Connection, rows: Sequence[Mapping[str, Any]], *, span_s: float
 ) -> None:
     """Write deliveries to be tried at once, and given up after `span_s`."""
     fresh = {"status": DeliveryStatus.PENDING.value, "history": []}
@@ -62,16 +62,14 @@ async def insert_deliveries(
         await connection.execute(insert(deliveries).values({**row, **fresh, **times}))
 
 
-async def subscribed(connection: AsyncConnection, team_id: str, event: EventType) -> list[Endpoint]:
+async def subscribed(connection: Connection, team_id: str, event: EventType) -> list[Endpoint]:
     """The team's endpoints that want this event."""
     query = select(endpoints).where(endpoints.c.team_id == team_id, *_IN_USE).order_by(endpoints.c.id)
     found = [endpoint_from(row_values(row)) for row in await connection.execute(query)]
     return [endpoint for endpoint in found if event in endpoint.events]
 
 
-async def claim(
-    connection: AsyncConnection, *, limit: int, per_receiver: int, lease_s: float
-) -> list[Claimed]:
+async def claim(connection: Connection, *, limit: int, per_receiver: int, lease_s: float) -> list[Claimed]:
     """Take up to `limit` deliveries that are due, oldest first, and hold them for the lease.
 
     At most `per_receiver` are under way to one receiver, over all workers together; a receiver that is slow keeps
@@ -123,7 +121,7 @@ async def claim(
 
 
 async def find_delivery(
-    connection: AsyncConnection, delivery_id: str, *, is_to_change: bool = False
+    connection: Connection, delivery_id: str, *, is_to_change: bool = False
 ) -> Delivery | None:
     """Read a delivery; `is_to_change` locks it."""
     query = _with_event().where(deliveries.c.id == delivery_id)
@@ -134,7 +132,7 @@ async def find_delivery(
 
 
 async def list_deliveries(
-    connection: AsyncConnection,
+    connection: Connection,
     *,
     team_id: str | None,
     job_id: str | None,
@@ -156,7 +154,7 @@ async def list_deliveries(
 
 
 async def latest_deliveries(
-    connection: AsyncConnection,
+    connection: Connection,
     *,
     team_id: str | None,
     status: DeliveryStatus | None,
@@ -196,7 +194,7 @@ async def latest_deliveries(
 
 
 async def finish(
-    connection: AsyncConnection,
+    connection: Connection,
     delivery_id: str,
     status: DeliveryStatus,
     *,
@@ -216,7 +214,7 @@ async def finish(
 
 
 async def put_off(
-    connection: AsyncConnection,
+    connection: Connection,
     delivery_id: str,
     next_at: datetime,
     *,
@@ -234,38 +232,37 @@ async def put_off(
     return await _change_pending(connection, delivery_id, values)
 
 
-async def give_back(connection: AsyncConnection, delivery_id: str, *, claims: int) -> bool:
+async def give_back(connection: Connection, delivery_id: str, *, claims: int) -> bool:
     """Give back a delivery whose try was broken off by us, so that another process sends it at once."""
     held = deliveries.c.claims == claims
     return await _change_pending(connection, delivery_id, {"lease_until": None, "next_at": now()}, held)
 
 
-async def give_up_all(connection: AsyncConnection, endpoint_id: str) -> int:
+async def give_up_all(connection: Connection, endpoint_id: str) -> int:
     """End what waits for an endpoint that nothing more is sent to; how many."""
     given_up = await connection.execute(
         update(deliveries)
         .where(deliveries.c.endpoint_id == endpoint_id, _PENDING)
         .values(status=DeliveryStatus.FAILED.value, finished_at=now(), lease_until=None)
+        .returning(deliveries.c.id)
     )
-    return given_up.rowcount
+    return len(given_up.all())
 
 
-async def count_pending(connection: AsyncConnection, endpoint_id: str) -> int:
+async def count_pending(connection: Connection, endpoint_id: str) -> int:
     """How many deliveries wait for an endpoint."""
     query = select(func.count()).where(deliveries.c.endpoint_id == endpoint_id, _PENDING)
     return (await connection.execute(query)).scalar_one()
 
 
-async def insert_endpoint(
-    connection: AsyncConnection, values: Mapping[str, Any], *, owed_in_s: float
-) -> Endpoint:
+async def insert_endpoint(connection: Connection, values: Mapping[str, Any], *, owed_in_s: float) -> Endpoint:
     """Write an endpoint that every job is owed to from `owed_in_s` on."""
     statement = insert(endpoints).values({**values, "owed_from": from_now(owed_in_s)}).returning(endpoints)
     return endpoint_from(row_values((await connection.execute(statement)).one()))
 
 
 async def find_endpoint(
-    connection: AsyncConnection, endpoint_id: str, *, is_to_change: bool = False
+    connection: Connection, endpoint_id: str, *, is_to_change: bool = False
 ) -> Endpoint | None:
     """Read an endpoint, a deleted one too; `is_to_change` locks it."""
     query = select(endpoints).where(endpoints.c.id == endpoint_id)
@@ -277,7 +274,7 @@ async def find_endpoint(
 
 
 async def list_endpoints(
-    connection: AsyncConnection, *, team_id: str | None, after: str | None, limit: int
+    connection: Connection, *, team_id: str | None, after: str | None, limit: int
 ) -> list[Endpoint]:
     """Read up to `limit` endpoints that are not deleted, newest first, beginning after the endpoint `after`."""
     query = (
@@ -294,25 +291,25 @@ async def list_endpoints(
     return [endpoint_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def note_success(connection: AsyncConnection, endpoint_id: str) -> None:
+async def note_success(connection: Connection, endpoint_id: str) -> None:
     """Note that an endpoint works."""
     await _change_endpoint(connection, endpoint_id, {"failing_since": None})
 
 
-async def note_failure(connection: AsyncConnection, endpoint_id: str) -> None:
+async def note_failure(connection: Connection, endpoint_id: str) -> None:
     """Note that an endpoint has failed; since when is kept from the first failure on."""
     since = func.coalesce(endpoints.c.failing_since, now())
     await _change_endpoint(connection, endpoint_id, {"failing_since": since})
 
 
-async def disable(connection: AsyncConnection, endpoint_id: str, reason: DisabledReason) -> None:
+async def disable(connection: Connection, endpoint_id: str, reason: DisabledReason) -> None:
     """Send nothing more to an endpoint."""
     values = {"disabled_at": now(), "disabled_reason": reason.value}
     await _change_endpoint(connection, endpoint_id, values)
 
 
 async def tell_operators(
-    connection: AsyncConnection, entry_id: str, endpoint_id: str, reason: DisabledReason
+    connection: Connection, entry_id: str, endpoint_id: str, reason: DisabledReason
 ) -> None:
     """Write into the audit log that an endpoint was disabled, and that nobody but the gateway did it."""
     values = {
@@ -325,7 +322,7 @@ async def tell_operators(
     await connection.execute(insert(audit_entries).values(values))
 
 
-async def enable(connection: AsyncConnection, endpoint_id: str, *, owed_in_s: float) -> None:
+async def enable(connection: Connection, endpoint_id: str, *, owed_in_s: float) -> None:
     """Send to an endpoint again."""
     values = {
         "disabled_at": None,
@@ -336,12 +333,12 @@ async def enable(connection: AsyncConnection, endpoint_id: str, *, owed_in_s: fl
     await _change_endpoint(connection, endpoint_id, values)
 
 
-async def delete_endpoint(connection: AsyncConnection, endpoint_id: str) -> None:
+async def delete_endpoint(connection: Connection, endpoint_id: str) -> None:
     """Take an endpoint out of use for good."""
     await _change_endpoint(connection, endpoint_id, {"deleted_at": now()})
 
 
-async def has_team(connection: AsyncConnection, team_id: str, *, is_to_change: bool = False) -> bool:
+async def has_team(connection: Connection, team_id: str, *, is_to_change: bool = False) -> bool:
     """Whether there is such a team; `is_to_change` lets nobody else change its secrets meanwhile."""
     query = select(teams.c.id).where(teams.c.id == team_id)
     if is_to_change:
@@ -349,7 +346,7 @@ async def has_team(connection: AsyncConnection, team_id: str, *, is_to_change: b
     return (await connection.execute(query)).first() is not None
 
 
-async def live_secrets(connection: AsyncConnection, team_id: str) -> list[StoredSecret]:
+async def live_secrets(connection: Connection, team_id: str) -> list[StoredSecret]:
     """The secrets that a team's deliveries are signed with now, the newest first."""
     query = (
         select(secrets.c.id, secrets.c.team_id, secrets.c.sealed)
@@ -360,12 +357,12 @@ async def live_secrets(connection: AsyncConnection, team_id: str) -> list[Stored
     return [StoredSecret(**row_values(row)) for row in await connection.execute(query)]
 
 
-async def insert_secret(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
+async def insert_secret(connection: Connection, values: Mapping[str, Any]) -> None:
     """Write a team's current secret; it must have none."""
     await connection.execute(insert(secrets).values(values))
 
 
-async def retire_secrets(connection: AsyncConnection, team_id: str, *, overlap_s: float) -> datetime | None:
+async def retire_secrets(connection: Connection, team_id: str, *, overlap_s: float) -> datetime | None:
     """End a team's current secret in `overlap_s`, and older ones at once; when it ends, None when there was none."""
     mine = update(secrets).where(secrets.c.team_id == team_id)
     await connection.execute(mine.where(secrets.c.expires_at > now()).values(expires_at=now()))
@@ -378,7 +375,7 @@ async def retire_secrets(connection: AsyncConnection, team_id: str, *, overlap_s
     return ends_at
 
 
-async def secrets_after(connection: AsyncConnection, secret_id: str, *, limit: int) -> list[StoredSecret]:
+async def secrets_after(connection: Connection, secret_id: str, *, limit: int) -> list[StoredSecret]:
     """Read up to `limit` secrets, whoever's, in the order of their ids, after `secret_id`; locked until the commit."""
     query = (
         select(secrets.c.id, secrets.c.team_id, secrets.c.sealed)
@@ -390,13 +387,13 @@ async def secrets_after(connection: AsyncConnection, secret_id: str, *, limit: i
     return [StoredSecret(**row_values(row)) for row in await connection.execute(query)]
 
 
-async def reseal(connection: AsyncConnection, secret_id: str, sealed: bytes) -> None:
+async def reseal(connection: Connection, secret_id: str, sealed: bytes) -> None:
     """Keep a secret under another seal."""
     await connection.execute(update(secrets).where(secrets.c.id == secret_id).values(sealed=sealed))
 
 
 async def _change_pending(
-    connection: AsyncConnection, delivery_id: str, values: Mapping[str, Any], *conditions: Any
+    connection: Connection, delivery_id: str, values: Mapping[str, Any], *conditions: Any
 ) -> bool:
     statement = (
         update(deliveries)
@@ -407,7 +404,7 @@ async def _change_pending(
     return (await connection.execute(statement)).first() is not None
 
 
-async def _change_endpoint(connection: AsyncConnection, endpoint_id: str, values: Mapping[str, Any]) -> None:
+async def _change_endpoint(connection: Connection, endpoint_id: str, values: Mapping[str, Any]) -> None:
     await connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**values))
 
 
@@ -428,5 +425,5 @@ def _event_of(row: Mapping[str, Any]) -> Event:
     )
 
 
-def _upsert(connection: AsyncConnection, table: Any) -> Any:
+def _upsert(connection: Connection, table: Any) -> Any:
     return upsert_on_sqlite(table) if connection.dialect.name == "sqlite" else upsert_on_postgres(table)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from app.db.connection import Connection
 from app.db.engine import Database
 from app.db.witness import Witness, unwitnessed
 from app.domain.errors import InvalidValue
@@ -223,7 +222,7 @@ class Webhooks:
         return replayed
 
 
-async def _send_again(connection: AsyncConnection, found: Sequence[Delivery]) -> list[str]:
+async def _send_again(connection: Connection, found: Sequence[Delivery]) -> list[str]:
     rows = [
         {
             "id": new_delivery_id(),
@@ -241,7 +240,7 @@ async def _send_again(connection: AsyncConnection, found: Sequence[Delivery]) ->
     return [str(row["id"]) for row in rows]
 
 
-async def _endpoint(connection: AsyncConnection, endpoint_id: str, *, is_to_change: bool = False) -> Endpoint:
+async def _endpoint(connection: Connection, endpoint_id: str, *, is_to_change: bool = False) -> Endpoint:
     endpoint = await repository.find_endpoint(connection, endpoint_id, is_to_change=is_to_change)
     if endpoint is None or endpoint.deleted_at is not None:
         raise _no_endpoint(endpoint_id, "id")

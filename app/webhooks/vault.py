@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
+from app.db.connection import Connection
 from app.db.engine import Database
 from app.db.tables.webhook_secrets import webhook_secrets
 from app.db.witness import Witness, unwitnessed
@@ -53,7 +52,7 @@ class Vault:
                 stored = await repository.live_secrets(connection, team_id)
         return [self._sealer.open(item.sealed, _place(item.id)) for item in stored]
 
-    async def first_secret(self, connection: AsyncConnection, team_id: str) -> str | None:
+    async def first_secret(self, connection: Connection, team_id: str) -> str | None:
         """Make a team's first secret in the transaction of `connection`, and show it; None when it has one.
 
         Raises:
@@ -102,7 +101,7 @@ class Vault:
                 return changed, seen
             last = batch[-1].id
 
-    async def _reseal(self, connection: AsyncConnection, item: StoredSecret) -> bool:
+    async def _reseal(self, connection: Connection, item: StoredSecret) -> bool:
         # Opened even where nothing is to do, so that a secret that no key opens any more is noticed now.
         secret = self._sealer.open(item.sealed, _place(item.id))
         if self._sealer.is_current(item.sealed):
@@ -110,7 +109,7 @@ class Vault:
         await repository.reseal(connection, item.id, self._sealer.seal(secret, _place(item.id)))
         return True
 
-    async def _insert(self, connection: AsyncConnection, team_id: str, secret: bytes) -> str:
+    async def _insert(self, connection: Connection, team_id: str, secret: bytes) -> str:
         secret_id = new_id("whs")
         sealed = self._sealer.seal(secret, _place(secret_id))
         values = {"id": secret_id, "team_id": team_id, "sealed": sealed}
@@ -118,7 +117,7 @@ class Vault:
         return secret_id
 
 
-async def _hold(connection: AsyncConnection, team_id: str) -> None:
+async def _hold(connection: Connection, team_id: str) -> None:
     """Let nobody else change the team's secrets until the commit."""
     if not await repository.has_team(connection, team_id, is_to_change=True):
         raise SigningTeamNotFound(f"There is no team {team_id!r}.", param="team_id")

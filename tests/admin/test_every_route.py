@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from fastapi.routing import iter_route_contexts
+from sqlalchemy import text
 
 from tests.admin.conftest import Office
 
@@ -114,8 +115,8 @@ async def test_the_database_refuses_to_change_an_entry(office: Office) -> None:
     await office.admin.post("/admin/v1/teams", json={"name": "lab"})
     for statement in ("UPDATE audit_entries SET action = 'x'", "DELETE FROM audit_entries"):
         with pytest.raises(Exception, match="an audit entry never changes"):
-            async with office.parts.database.engine.begin() as connection:
-                await connection.exec_driver_sql(statement)
+            async with office.parts.database.transaction() as connection:
+                await connection.execute(text(statement))
 
 
 async def test_entries_are_found_by_what_was_acted_on(office: Office) -> None:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from app.db.tables.attempts import attempts
 from app.db.tables.budgets import budgets
@@ -178,14 +178,8 @@ async def test_a_report_is_a_table_for_spreadsheets_too(shop: Shop) -> None:
 async def test_a_report_makes_the_same_number_of_queries_however_much_there_is(shop: Shop) -> None:
     async def queries() -> int:
         counted: list[str] = []
-        engine = shop.office.parts.database.engine.sync_engine
-
-        def count(_c: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-            counted.append(statement)
-
-        event.listen(engine, "before_cursor_execute", count)
-        await shop.report(by="team,key,model,upstream,quality,day")
-        event.remove(engine, "before_cursor_execute", count)
+        with shop.office.parts.database.observed(lambda statement, _values: counted.append(statement)):
+            await shop.report(by="team,key,model,upstream,quality,day")
         return len(counted)
 
     await queries()

@@ -6,6 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi.routing import iter_route_contexts
+from sqlalchemy import text
 
 from app.domain.requests import ImageRequest
 from app.jobs.service import Submission
@@ -267,8 +268,8 @@ async def test_every_act_is_written_down_once_without_a_secret(office: Office) -
 
 async def test_secrets_are_kept_sealed(office: Office) -> None:
     shown = (await _post(office, "secrets/rotate", 201, team_id="default"))["secret"]
-    async with office.parts.database.engine.connect() as connection:
-        rows = (await connection.exec_driver_sql("SELECT * FROM webhook_secrets")).all()
+    async with office.parts.database.reading() as connection:
+        rows = (await connection.execute(text("SELECT * FROM webhook_secrets"))).all()
     assert len(rows) == 1
     assert shown.removeprefix("whsec_") not in str(rows)
 

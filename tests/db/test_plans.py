@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import pytest
-from sqlalchemy import Connection, event
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.assets.records import AssetKind
 from app.assets.repository import assets_of_jobs, expired_assets, finished_inputs
+from app.db.connection import Connection
 from app.db.engine import Database
+from app.db.postgres import PostgresConnection
 from app.jobs import adoption, claims, repository
 from app.jobs.lifecycle import Status
 
@@ -76,7 +76,7 @@ SET session_replication_role = DEFAULT;
 """.replace("{jobs}", str(JOBS))
 
 T = TypeVar("T")
-Ask = Callable[[AsyncConnection], Awaitable[T]]
+Ask = Callable[[Connection], Awaitable[T]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,10 @@ class Full:
         self.loop = asyncio.Runner()
         self._database = Database(url, pool_size=1, statement_timeout_s=300.0)
         self._sent: list[Sent] = []
-        event.listen(self._database.engine.sync_engine, "before_cursor_execute", self._note)
+        self._observing = self._database.observed(
+            lambda sql, values: self._sent.append(Sent(sql, tuple(values)))
+        )
+        self._observing.__enter__()
 
     def close(self) -> None:
         """Leave the database."""
@@ -106,8 +109,7 @@ class Full:
 
         async def work() -> None:
             async with self._database.transaction() as connection:
-                raw = await connection.get_raw_connection()
-                driver: Any = raw.driver_connection
+                driver = _driver(connection)
                 kept = await driver.fetch(
                     "SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS sql FROM pg_index i"
                     " JOIN pg_class c ON c.oid = i.indrelid WHERE c.relname = ANY($1) AND NOT i.indisprimary"
@@ -119,10 +121,8 @@ class Full:
                 await driver.execute(FULL)
                 for index in kept:
                     await driver.execute(index["sql"])
-            async with self._database.engine.connect() as connection:
-                raw = await connection.get_raw_connection()
-                driver = raw.driver_connection
-                await driver.execute("VACUUM ANALYZE")
+            async with self._database.reading() as connection:
+                await _driver(connection).execute("VACUUM ANALYZE")
 
         self.loop.run(work())
 
@@ -130,9 +130,11 @@ class Full:
         """Ask for real, and take every change back."""
 
         async def work() -> T:
-            async with self._database.engine.connect() as connection:
+            async with self._database.reading() as connection:
+                driver = _driver(connection)
+                await driver.execute("BEGIN")
                 answer = await question(connection)
-                await connection.rollback()
+                await driver.execute("ROLLBACK")
                 return answer
 
         return self.loop.run(work())
@@ -142,14 +144,14 @@ class Full:
 
         async def work() -> list[tuple[Sent, dict[str, Any], dict[str, Any]]]:
             found = []
-            async with self._database.engine.connect() as connection:
+            async with self._database.reading() as connection:
+                driver = _driver(connection)
                 self._sent.clear()
+                await driver.execute("BEGIN")
                 await question(connection)
+                await driver.execute("ROLLBACK")
                 sent = list(self._sent)
-                await connection.rollback()
                 for statement in sent:
-                    raw = await connection.get_raw_connection()
-                    driver: Any = raw.driver_connection
                     await driver.execute("BEGIN")
                     these = await driver.fetchval(
                         f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.sql}", *statement.values
@@ -166,10 +168,10 @@ class Full:
 
         return self.loop.run(work())
 
-    def _note(
-        self, _connection: Connection, _cursor: Any, statement: str, values: Any, _context: Any, many: bool
-    ) -> None:
-        self._sent.append(Sent(statement, tuple(values if not many else values[0])))
+
+def _driver(connection: Connection) -> Any:
+    assert isinstance(connection, PostgresConnection)
+    return connection.driver
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import pytest
 from sqlalchemy import Executable, delete, insert, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
 from app.db.tables.idempotency_keys import idempotency_keys
@@ -66,7 +66,7 @@ PLANTS: Final[dict[str, list[Executable]]] = {
 }
 
 
-async def unguard(connection: AsyncConnection) -> None:
+async def unguard(connection: Connection) -> None:
     """Take away what keeps these mistakes out of the tables."""
     await connection.execute(text("DROP INDEX attempts_ticket"))
     if connection.dialect.name == "sqlite":

@@ -8,11 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import text, update
 
 from app.catalog.entries import Model, RoutingPolicy
 from app.catalog.keys import Keyring
 from app.db.engine import Database
+from app.db.postgres import PostgresConnection
 from app.db.tables.attempts import attempts
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.jobs.measures import FRESH_S, Measures, samples_of
@@ -293,23 +294,18 @@ def statements_of(database: Database) -> Iterator[list[tuple[str, Any]]]:
     """Gathers the statements that a database is sent, with their parameters."""
     found: list[tuple[str, Any]] = []
 
-    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        found.append((statement, parameters))
-
-    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
-    try:
+    with database.observed(lambda statement, values: found.append((statement, values))):
         yield found
-    finally:
-        event.remove(database.engine.sync_engine, "before_cursor_execute", note)
 
 
 async def test_measuring_reads_an_index_and_not_the_table(postgres_store: Store) -> None:
     database = postgres_store.database
     async with database.transaction() as connection:
-        await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
         with statements_of(database) as statements:
             await samples_of(connection, {"openai", "therouter"})
         statement, parameters = statements[-1]
-        plan = (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars().all()
+        assert isinstance(connection, PostgresConnection)
+        plan = [row[0] for row in await connection.driver.fetch(f"EXPLAIN {statement}", *parameters)]
     assert "Index Scan Backward using attempts_rate" in "\n".join(plan)
     assert "Sort" not in "\n".join(plan)

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.db.connection import Connection
 from app.db.engine import Database, StoreUnavailable
 from app.db.tables.job_metadata import job_metadata
 from app.db.tables.jobs import jobs
@@ -145,7 +145,7 @@ class Stuck(Database):
         self.go_on = asyncio.Event()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self) -> AsyncIterator[Connection]:
         """Run a transaction, and stand still before it is committed."""
         async with super().transaction() as connection:
             yield connection
@@ -199,7 +199,7 @@ class Forgetful(Database):
     lost = 0
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self) -> AsyncIterator[Connection]:
         """Run a transaction; the caller may not learn that it was committed."""
         async with super().transaction() as connection:
             yield connection

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from asyncpg import PostgresError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -350,7 +351,7 @@ async def test_the_database_itself_guards(store: Store, statement: str) -> None:
     await store.job()
     (attempt,) = await store.open(await store.claim())
     await store.succeed(attempt)
-    with pytest.raises(DBAPIError):
+    with pytest.raises((DBAPIError, PostgresError)):
         async with store.database.transaction() as connection:
             await connection.execute(text(statement))
 

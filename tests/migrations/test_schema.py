@@ -10,6 +10,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Index, Table, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.db.engine import Database
 from app.db.migrate import current_revision, newest_revision, upgrade
@@ -20,14 +22,15 @@ from app.db.tables.registry import TABLES
 @contextmanager
 def looking(url: str) -> Iterator[Any]:
     """Run a function of a synchronous connection on the database at `url`."""
+    driver = "sqlite+aiosqlite" if url.startswith("sqlite") else "postgresql+asyncpg"
 
     async def run(look: Any) -> Any:
-        database = Database(url)
+        engine = create_async_engine(make_url(url).set(drivername=driver))
         try:
-            async with database.transaction() as connection:
+            async with engine.begin() as connection:
                 return await connection.run_sync(look)
         finally:
-            await database.close()
+            await engine.dispose()
 
     yield lambda look: asyncio.run(run(look))
 

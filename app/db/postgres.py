@@ -1,0 +1,290 @@
+"""Postgres: statements that SQLAlchemy has compiled, run by asyncpg itself, on connections of a small pool.
+
+SQLAlchemy's own execution costs several times what the driver does, and a job makes some thirty statements. So its
+Core writes them, its dialect compiles them once for each shape, and this module binds values and hands back its rows.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, cast, overload
+from weakref import WeakKeyDictionary
+
+import asyncpg
+from sqlalchemy import ClauseElement, Dialect, Executable, Result, TextClause
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
+from sqlalchemy.engine import IteratorResult, make_url
+from sqlalchemy.engine.result import SimpleResultMetaData
+from sqlalchemy.sql.compiler import Compiled, SQLCompiler
+from sqlalchemy.sql.selectable import TypedReturnsRows
+from sqlalchemy.types import TypeEngine
+from sqlalchemy.util import LRUCache
+
+from app.db.connection import Parameters, T
+
+DIALECT: Final[Dialect] = asyncpg_dialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it untyped
+Observer: TypeAlias = Callable[[str, Sequence[Any]], None]
+"""Called with each statement and its values before it is sent."""
+
+_SHAPES: Final = 1000
+"""How many differently built statements are kept compiled, and prepared on each connection."""
+_RECYCLED_AFTER_S: Final = 1800.0
+_PARTING_S: Final = 0.5
+_BREAKS: Final = (OSError, TimeoutError, asyncpg.InterfaceError)
+"""After these nobody knows what is under way on a connection."""
+
+_compiled: Final[LRUCache[Any, Any]] = LRUCache(_SHAPES)
+_plans: Final[WeakKeyDictionary[Compiled, "_Plan"]] = WeakKeyDictionary()
+
+
+class PostgresConnection:
+    """One connection, as repositories see it."""
+
+    dialect = DIALECT
+
+    def __init__(self, driver: asyncpg.Connection, observers: Iterable[Observer] = ()) -> None:
+        self.driver = driver
+        """The driver's own connection."""
+        self._observers = observers
+
+    @overload
+    async def execute(
+        self, statement: TypedReturnsRows[T], parameters: Parameters | None = None, /
+    ) -> Result[T]: ...
+
+    @overload
+    async def execute(
+        self, statement: Executable, parameters: Parameters | None = None, /
+    ) -> Result[Any]: ...
+
+    async def execute(self, statement: Executable, parameters: Parameters | None = None, /) -> Result[Any]:
+        """Run a statement of SQLAlchemy's Core; with several sets of parameters, once for each and without rows.
+
+        Raises:
+            PostgresError: the database refuses it.
+            OSError: the connection is gone.
+            TimeoutError: the database did not answer in time.
+        """
+        if isinstance(parameters, Sequence):
+            return await self._execute_many(statement, parameters)
+        plan, values = _bound(statement, parameters or {})
+        sql, given = plan.positional(values)
+        self._tell(sql, given)
+        with self._translated():
+            rows = await self.driver.fetch(sql, *given)
+        return IteratorResult(plan.described(rows), iter(rows))
+
+    async def _execute_many(
+        self, statement: Executable, parameters: Sequence[Mapping[str, Any]]
+    ) -> Result[Any]:
+        bound = [_bound(statement, each) for each in parameters]
+        sql = bound[0][0].sql
+        rows = [plan.positional(values)[1] for plan, values in bound]
+        for row in rows:
+            self._tell(sql, row)
+        with self._translated():
+            await self.driver.executemany(sql, rows)
+        return IteratorResult(_NOTHING, iter(()))
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except asyncpg.InterfaceError as exc:
+            if self.driver.is_closed():
+                raise ConnectionError("the connection to the database is gone") from exc
+            raise
+
+    def _tell(self, sql: str, values: Sequence[Any]) -> None:
+        for observer in self._observers:
+            observer(sql, values)
+
+
+class Pool:
+    """Connections that are open and not in use. Whoever takes one gives it back or leaves it."""
+
+    def __init__(self, url: str, *, settings: Mapping[str, str], timeout_s: float, connect_s: float) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            url: `postgresql://…`; what stands behind `?` goes to the driver.
+            settings: what the server is told of each connection.
+            timeout_s: after which a server that has not answered counts as hanging.
+            connect_s: the same while connecting.
+        """
+        _, self._options = DIALECT.create_connect_args(make_url(url))
+        self._settings = dict(settings)
+        self._timeout_s = timeout_s
+        self._connect_s = connect_s
+        self._idle: list[tuple[asyncpg.Connection, float]] = []
+        self._opened_at: dict[asyncpg.Connection, float] = {}
+
+    async def take(self) -> asyncpg.Connection:
+        """Lend a connection, a new one when none is idle.
+
+        Raises:
+            PostgresError: the server does not let us in.
+            OSError: it is not there.
+            TimeoutError: it did not answer in time.
+        """
+        while self._idle:
+            driver, opened_at = self._idle.pop()
+            if driver.is_closed():
+                continue
+            if time.monotonic() - opened_at > _RECYCLED_AFTER_S:
+                driver.terminate()
+                continue
+            self._opened_at[driver] = opened_at
+            return driver
+        driver = await asyncpg.connect(
+            **self._options,
+            server_settings=self._settings,
+            command_timeout=self._timeout_s,
+            timeout=self._connect_s,
+            statement_cache_size=_SHAPES,
+        )
+        for kind, encode, decode in _JSON_CODECS:
+            await driver.set_type_codec(
+                kind, schema="pg_catalog", format="binary", encoder=encode, decoder=decode
+            )
+        self._opened_at[driver] = time.monotonic()
+        return driver
+
+    def give_back(self, driver: asyncpg.Connection) -> None:
+        """Take a connection back on which nothing is under way."""
+        self._idle.append((driver, self._opened_at.pop(driver)))
+
+    def leave(self, driver: asyncpg.Connection) -> None:
+        """Hang up, whatever is under way; the server takes back what was not committed."""
+        self._opened_at.pop(driver, None)
+        driver.terminate()
+
+    async def close(self) -> None:
+        """Say goodbye on the idle connections where the server listens, and leave the others."""
+        while self._idle:
+            driver, _ = self._idle.pop()
+            with contextlib.suppress(TimeoutError, OSError, asyncpg.PostgresError):
+                await driver.close(timeout=_PARTING_S)
+        for driver in list(self._opened_at):
+            self.leave(driver)
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection, and leave it when its user ends in a way that may have left something under way."""
+        driver = await self.take()
+        try:
+            yield driver
+        except _BREAKS:
+            self.leave(driver)
+            raise
+        except Exception:
+            self._keep_if_fit(driver)
+            raise
+        except BaseException:
+            # Cancelled, perhaps amid a statement.
+            self.leave(driver)
+            raise
+        self._keep_if_fit(driver)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection for a transaction, committed at the end and taken back when its user fails."""
+        async with self.lent() as driver:
+            await driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            try:
+                yield driver
+            except _BREAKS:
+                raise
+            except Exception:
+                with contextlib.suppress(*_BREAKS, asyncpg.PostgresError):
+                    await driver.execute("ROLLBACK")
+                raise
+            await driver.execute("COMMIT")
+
+    def _keep_if_fit(self, driver: asyncpg.Connection) -> None:
+        if driver.is_closed() or driver.is_in_transaction():
+            self.leave(driver)
+        else:
+            self.give_back(driver)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """A statement as it is sent, for every set of values."""
+
+    compiled: SQLCompiler
+    sql: str
+    names: Sequence[str]
+    """The parameters in their order."""
+    encoders: Mapping[str, Callable[[Any], Any]]
+    defaults: Mapping[str, Any]
+    metadata: SimpleResultMetaData | None
+    """What its rows are called; None for text, which does not say."""
+
+    def positional(self, values: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
+        """The SQL, and the values in its order."""
+        sql, names, encoders = self.sql, self.names, self.encoders
+        if self.compiled.post_compile_params or self.compiled.literal_execute_params:
+            # `IN` has as many parameters as values, and a limit is written out.
+            state = self.compiled.construct_expanded_state(values)
+            sql, names, values = state.statement, state.positiontup or (), state.parameters
+            encoders = {**encoders, **state.processors}
+        if not encoders:
+            return sql, [values[name] for name in names]
+        return sql, [
+            values[name] if (encode := encoders.get(name)) is None else encode(values[name]) for name in names
+        ]
+
+    def described(self, rows: Sequence[asyncpg.Record]) -> SimpleResultMetaData:
+        """What the columns of these rows are called."""
+        if self.metadata is not None:
+            return self.metadata
+        return SimpleResultMetaData(list(rows[0].keys())) if rows else _NOTHING
+
+
+def _bound(statement: Executable, parameters: Mapping[str, Any]) -> tuple[_Plan, dict[str, Any]]:
+    """How a statement is sent, and its values by their names."""
+    compiled, extracted, _ = cast("ClauseElement", statement)._compile_w_cache(  # noqa: SLF001 - what SQLAlchemy's own engine calls
+        DIALECT, compiled_cache=_compiled, column_keys=sorted(parameters)
+    )
+    plan = _plans.get(compiled)
+    if plan is None:
+        plan = _plans[compiled] = _planned(cast("SQLCompiler", compiled), statement)
+    values = compiled.construct_params(parameters, extracted_parameters=extracted)
+    return plan, {**(values or {}), **plan.defaults}
+
+
+def _planned(compiled: SQLCompiler, statement: Executable) -> _Plan:
+    encoders = {}
+    for parameter, name in compiled.bind_names.items():
+        encode = _implemented(parameter.type).bind_processor(DIALECT)
+        if encode is not None:
+            encoders[name] = encode
+    columns = compiled._result_columns  # noqa: SLF001 - the names and types that it has just written
+    decoders = [_implemented(column.type).result_processor(DIALECT, None) for column in columns]
+    metadata = SimpleResultMetaData(
+        [column.keyname for column in columns], _processors=decoders if any(decoders) else None
+    )
+    return _Plan(
+        compiled=compiled,
+        sql=str(compiled),
+        names=tuple(compiled.positiontup or ()),
+        encoders=encoders,
+        defaults={column.key: cast("Any", column.default).arg for column in compiled.insert_prefetch},
+        metadata=None if isinstance(statement, TextClause) else metadata,
+    )
+
+
+def _implemented(of: TypeEngine[Any]) -> TypeEngine[Any]:
+    return of.dialect_impl(DIALECT)
+
+
+_NOTHING: Final = SimpleResultMetaData(["nothing"])
+# The server sends JSONB with a byte for the format before it.
+_JSON_CODECS: Final = (
+    ("json", str.encode, json.loads),
+    ("jsonb", lambda text: b"\x01" + text.encode(), lambda sent: json.loads(sent[1:])),
+)
