@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import case, literal, or_, select, tuple_, update
+from sqlalchemy import bindparam, case, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 
 from app.accounts.records import ApiKey, Team, key_from, team_from
-from app.db.connection import Connection
+from app.db.connection import Connection, built_once
 from app.db.engine import row_values
 from app.db.tables.api_keys import api_keys
 from app.db.tables.teams import teams
@@ -28,6 +28,18 @@ class StoredKey:
     at: datetime
 
 
+_LIMITS_OF: Final = built_once(
+    select(
+        select(teams.c.limits).where(teams.c.id == bindparam("team_id")).scalar_subquery().label("team"),
+        select(api_keys.c.limits)
+        .where(api_keys.c.id == bindparam("api_key_id"))
+        .scalar_subquery()
+        .label("key"),
+        now().label("at"),
+    )
+)
+
+
 async def keys_by_lookup(connection: Connection, lookups: Sequence[str]) -> list[StoredKey]:
     """Read the keys with any of these lookups, revoked and expired ones too."""
     query = select(api_keys, now().label("at")).where(api_keys.c.lookup.in_(lookups))
@@ -41,11 +53,7 @@ async def limits_of(
     connection: Connection, team_id: str, api_key_id: str
 ) -> tuple[Mapping[str, Json], Mapping[str, Json], datetime]:
     """Read the limits of a team and of one of its keys, with the database's time; empty for what is not there."""
-    of_team = select(teams.c.limits).where(teams.c.id == team_id).scalar_subquery()
-    of_key = select(api_keys.c.limits).where(api_keys.c.id == api_key_id).scalar_subquery()
-    row = (
-        await connection.execute(select(of_team.label("team"), of_key.label("key"), now().label("at")))
-    ).one()
+    row = (await connection.execute(_LIMITS_OF, {"team_id": team_id, "api_key_id": api_key_id})).one()
     return row.team or {}, row.key or {}, row.at
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, exists, insert, literal, literal_column, select, tuple_, update
 
 from app.assets.records import Asset, AssetKind, Picture, asset_from
-from app.db.connection import Connection
+from app.db.connection import Connection, built_once
 from app.db.engine import row_values
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
@@ -15,7 +15,7 @@ from app.db.tables.jobs import jobs
 from app.db.types import Instant, now
 
 # Built once: every look at a job asks it.
-_OF_JOBS: Final = (
+_OF_JOBS: Final = built_once(
     select(assets)
     .where(
         assets.c.job_id.in_(bindparam("job_ids", expanding=True)),
@@ -23,6 +23,9 @@ _OF_JOBS: Final = (
     )
     .order_by(assets.c.job_id, assets.c.index, assets.c.id)
 )
+
+
+_INSERT: Final = built_once(insert(assets))
 
 
 async def insert_assets(
@@ -64,7 +67,8 @@ async def insert_assets(
         }
         for index, picture in enumerate(pictures, start=first_index)
     ]
-    await connection.execute(insert(assets), rows)
+    for row in rows:
+        await connection.execute(_INSERT, row)
 
 
 async def assets_of_jobs(

@@ -1,12 +1,13 @@
 """What a repository is handed: something that runs one statement after the other, on whichever database there is."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar, overload
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, overload
 
 from sqlalchemy import Dialect, Executable, Result
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 T = TypeVar("T", bound=tuple[Any, ...])
+S = TypeVar("S", bound=Executable)
 Parameters: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
@@ -31,3 +32,20 @@ class Connection(Protocol):
     async def execute(self, statement: Executable, parameters: Parameters | None = None, /) -> Result[Any]:
         """Run a statement of SQLAlchemy's Core; with several sets of parameters, once for each and without rows."""
         ...
+
+
+_BUILT_ONCE: Final[dict[int, Executable]] = {}
+
+
+def built_once(statement: S) -> S:
+    """Mark a statement that is built when its module is read, so that what it compiles to is kept with it.
+
+    Every value that it takes is a `bindparam`, and each call names the same ones.
+    """
+    _BUILT_ONCE[id(statement)] = statement
+    return statement
+
+
+def is_built_once(statement: Executable) -> bool:
+    """Whether a statement is one that stays as it is."""
+    return id(statement) in _BUILT_ONCE

@@ -94,6 +94,20 @@ class Database:
                 async with self._turn(), self._postgres.lent() as driver:
                     yield PostgresConnection(driver, self._observers)
 
+    @asynccontextmanager
+    async def single(self) -> AsyncIterator[Connection]:
+        """Lend a connection for one statement that is a transaction by itself, which saves two round trips.
+
+        Raises:
+            StoreUnavailable: the database did not answer in time; the statement may or may not have landed.
+        """
+        if self.is_sqlite:
+            async with self.transaction() as connection:
+                yield connection
+        else:
+            async with self.reading() as connection:
+                yield connection
+
     @contextmanager
     def observed(self, observer: Observer) -> Iterator[None]:
         """Tell an observer of each statement that is sent."""

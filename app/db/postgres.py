@@ -23,7 +23,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 from sqlalchemy.types import TypeEngine
 from sqlalchemy.util import LRUCache
 
-from app.db.connection import Parameters, T
+from app.db.connection import Parameters, T, is_built_once
 
 DIALECT: Final[Dialect] = asyncpg_dialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it untyped
 Observer: TypeAlias = Callable[[str, Sequence[Any]], None]
@@ -37,6 +37,7 @@ _BREAKS: Final = (OSError, TimeoutError, asyncpg.InterfaceError)
 """After these nobody knows what is under way on a connection."""
 
 _compiled: Final[LRUCache[Any, Any]] = LRUCache(_SHAPES)
+_plans_of_built: Final[dict[int, "_Plan"]] = {}
 _plans: Final[WeakKeyDictionary[Compiled, "_Plan"]] = WeakKeyDictionary()
 
 
@@ -217,17 +218,21 @@ class _Plan:
 
     compiled: SQLCompiler
     sql: str
+    is_expanding: bool
     names: Sequence[str]
     """The parameters in their order."""
     encoders: Mapping[str, Callable[[Any], Any]]
     defaults: Mapping[str, Any]
+    """What the tables say of columns that a statement leaves out."""
+    fixed: Mapping[str, Any]
+    """The values that stand in the statement itself."""
     metadata: SimpleResultMetaData | None
     """What its rows are called; None for text, which does not say."""
 
     def positional(self, values: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
         """The SQL, and the values in its order."""
         sql, names, encoders = self.sql, self.names, self.encoders
-        if self.compiled.post_compile_params or self.compiled.literal_execute_params:
+        if self.is_expanding:
             # `IN` has as many parameters as values, and a limit is written out.
             state = self.compiled.construct_expanded_state(values)
             sql, names, values = state.statement, state.positiontup or (), state.parameters
@@ -245,9 +250,17 @@ class _Plan:
         return SimpleResultMetaData(list(rows[0].keys())) if rows else _NOTHING
 
 
-def _bound(statement: Executable, parameters: Mapping[str, Any]) -> tuple[_Plan, dict[str, Any]]:
+def _bound(statement: Executable, parameters: Mapping[str, Any]) -> tuple[_Plan, Mapping[str, Any]]:
     """How a statement is sent, and its values by their names."""
-    compiled, extracted, _ = cast("ClauseElement", statement)._compile_w_cache(  # noqa: SLF001 - what SQLAlchemy's own engine calls
+    if is_built_once(statement):
+        plan = _plans_of_built.get(id(statement))
+        if plan is None:
+            compiled = cast("ClauseElement", statement).compile(
+                dialect=DIALECT, column_keys=sorted(parameters)
+            )
+            plan = _plans_of_built[id(statement)] = _planned(cast("SQLCompiler", compiled), statement)
+        return plan, {**plan.fixed, **parameters}
+    compiled, extracted, _ = cast("ClauseElement", statement)._compile_w_cache(  # noqa: SLF001 - as SQLAlchemy's engine
         DIALECT, compiled_cache=_compiled, column_keys=sorted(parameters)
     )
     plan = _plans.get(compiled)
@@ -268,12 +281,20 @@ def _planned(compiled: SQLCompiler, statement: Executable) -> _Plan:
     metadata = SimpleResultMetaData(
         [column.keyname for column in columns], _processors=decoders if any(decoders) else None
     )
+    defaults = {column.key: cast("Any", column.default).arg for column in compiled.insert_prefetch}
+    own = {
+        name: parameter.effective_value
+        for parameter, name in compiled.bind_names.items()
+        if not parameter.required
+    }
     return _Plan(
         compiled=compiled,
         sql=str(compiled),
+        is_expanding=bool(compiled.post_compile_params or compiled.literal_execute_params),
         names=tuple(compiled.positiontup or ()),
         encoders=encoders,
-        defaults={column.key: cast("Any", column.default).arg for column in compiled.insert_prefetch},
+        defaults=defaults,
+        fixed=own | defaults,
         metadata=None if isinstance(statement, TextClause) else metadata,
     )
 

@@ -6,14 +6,19 @@ retry be written first, because the broken call was stuck on its way here, the b
 
 from typing import Final
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
-from app.db.connection import Connection
+from app.db.connection import Connection, built_once
 from app.db.tables.jobs import jobs
 from app.db.types import from_now, now
 
 _YOUNGER_THAN_S: Final = 900.0
 """An SDK repeats within seconds; a job older than this was not its own."""
+
+
+_UNDELIVERED: Final = update(jobs).where(jobs.c.id == bindparam("job_id"), jobs.c.delivered_at.is_(None))
+_DELIVERED: Final = built_once(_UNDELIVERED.values(delivered_at=now()))
+_CUT_OFF: Final = built_once(_UNDELIVERED.values(waited_until=now()))
 
 
 async def adopt(
@@ -73,13 +78,9 @@ async def overtaken_by(
 
 async def mark_delivered(connection: Connection, job_id: str) -> None:
     """The client has the answer."""
-    await connection.execute(
-        update(jobs).where(jobs.c.id == job_id, jobs.c.delivered_at.is_(None)).values(delivered_at=now())
-    )
+    await connection.execute(_DELIVERED, {"job_id": job_id})
 
 
 async def mark_cut_off(connection: Connection, job_id: str) -> None:
     """The client went away without the answer."""
-    await connection.execute(
-        update(jobs).where(jobs.c.id == job_id, jobs.c.delivered_at.is_(None)).values(waited_until=now())
-    )
+    await connection.execute(_CUT_OFF, {"job_id": job_id})

@@ -25,7 +25,7 @@ from sqlalchemy import (
     update,
 )
 
-from app.db.connection import Connection
+from app.db.connection import Connection, built_once
 from app.db.engine import row_values
 from app.db.tables.jobs import jobs
 from app.db.types import from_now, now
@@ -39,7 +39,13 @@ _CLAIMS_MOST: Final = bindparam("claims_most", type_=Integer())
 
 
 async def claim(
-    connection: Connection, owner: str, *, limit: int, lease_s: float, claims_max: int
+    connection: Connection,
+    owner: str,
+    *,
+    limit: int,
+    lease_s: float,
+    claims_max: int,
+    with_final: bool = True,
 ) -> list[Job]:
     """Take up to `limit` runnable jobs and hold each for `lease_s` seconds. Each `limit` is a statement of its own.
 
@@ -47,7 +53,10 @@ async def claim(
     """
     follow, begin = _statements(is_sqlite=connection.dialect.name == "sqlite")
     values = {"worker": owner, "lease_s": lease_s, "claims_most": claims_max}
-    taken = [job_from(row_values(row)) for row in await connection.execute(follow, values | {"most": limit})]
+    taken: list[Job] = []
+    if with_final:
+        found = await connection.execute(follow, values | {"most": limit})
+        taken = [job_from(row_values(row)) for row in found]
     if (left := limit - len(taken)) > 0:
         wanted = values | {"most": left, "depth": left * 4}
         taken += [job_from(row_values(row)) for row in await connection.execute(begin, wanted)]
@@ -78,7 +87,7 @@ def _statements(*, is_sqlite: bool) -> tuple[Update, Update]:
         )
         .returning(*jobs.c)
     )
-    return follow, begin
+    return built_once(follow), built_once(begin)
 
 
 def _unfollowed(*, is_sqlite: bool) -> Select[Any]:

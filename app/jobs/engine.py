@@ -6,6 +6,7 @@ It needs nothing but the database. The doorbell makes it look at once; without o
 import asyncio
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -102,6 +103,7 @@ class Engine:
         self._name = name
         self._slots = slots
         self._running: set[asyncio.Task[None]] = set()
+        self._looked_at_all = -LOOK_EVERY_S
 
     @property
     def running(self) -> int:
@@ -127,7 +129,7 @@ class Engine:
         if limit <= 0:
             return
         try:
-            jobs = await self._transitions.claim(self._name, limit)
+            jobs = await self._transitions.claim(self._name, limit, with_final=self._looks_at_all())
         except StoreUnavailable as exc:
             LOG.warning("claim.failed", reason=str(exc))
             return
@@ -139,6 +141,14 @@ class Engine:
             task = asyncio.create_task(Runner(job, self._work).run(), name=job.id)
             self._running.add(task)
             task.add_done_callback(self._ended(job.id, job.lease_token))
+
+    def _looks_at_all(self) -> bool:
+        """Whether to look for more than what a ring is for; once a second will do."""
+        at = time.monotonic()
+        is_due = at - self._looked_at_all >= LOOK_EVERY_S
+        if is_due:
+            self._looked_at_all = at
+        return is_due
 
     def _ended(self, job_id: str, token: int) -> Callable[[asyncio.Task[None]], None]:
         def note(task: asyncio.Task[None]) -> None:

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from app.assets.records import AssetKind
-from app.assets.repository import assets_of_jobs
-from app.db.connection import Connection
+from app.assets.records import Asset, Picture
 from app.domain.errors import GatewayError, InvalidValue, UnsupportedParameter
 from app.domain.failures import CLASS_OF, FailureClass, FailureKind
 from app.domain.results import Usage
@@ -95,10 +93,10 @@ def _all_failed(attempts: Sequence[Attempt]) -> GatewayError:
     )
 
 
-async def result_of(connection: Connection, job: Job, attempts: Sequence[Attempt]) -> JsonObject:
-    """The result of a job that has pictures: their file ids (`n` at most), what they are, and the usage."""
+def result_of(job: Job, attempts: Sequence[Attempt], pictures: Sequence[Picture | Asset]) -> JsonObject:
+    """The result of a job that has these pictures: their file ids (`n` at most), what they are, and the usage."""
     made = [item for item in attempts if item.state is AttemptState.SUCCEEDED]
-    pictures = (await assets_of_jobs(connection, [job.id], [AssetKind.RESULT]))[: job.n]
+    pictures = pictures[: job.n]
     usages = [item.usage for item in made if item.usage is not None]
     first = pictures[0]
     resolved = made[0].resolved or {}
@@ -110,7 +108,7 @@ async def result_of(connection: Connection, job: Job, attempts: Sequence[Attempt
         adjusted.append(f"n: {len(pictures)} of {job.n} pictures could be made")
     return {
         "created": int(job.created_at.timestamp()),
-        "files": [picture.id for picture in pictures],
+        "files": [picture.file_id for picture in pictures],
         "size": f"{first.width_px}x{first.height_px}",
         "quality": resolved.get("quality") or job.request.quality,
         "background": resolved.get("background") or job.request.background,

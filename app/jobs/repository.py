@@ -7,10 +7,13 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
+    Executable,
+    Float,
     Select,
     Text,
     and_,
@@ -30,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 
-from app.db.connection import Connection
+from app.db.connection import Connection, built_once
 from app.db.engine import row_values
 from app.db.tables.attempts import attempts
 from app.db.tables.idempotency_keys import idempotency_keys
@@ -46,57 +49,107 @@ from app.jobs.records import Attempt, Job, attempt_from, job_from
 from app.kit.json import Json
 
 # Built once, because these are asked for every job several times, and building them costs more than asking.
-_STATUS_OF: Final = select(jobs.c.status).where(
-    jobs.c.id == bindparam("job_id"), jobs.c.team_id == bindparam("team_id")
+_STATUS_OF: Final = built_once(
+    select(jobs.c.status).where(jobs.c.id == bindparam("job_id"), jobs.c.team_id == bindparam("team_id"))
 )
-_FIND: Final = select(jobs).where(jobs.c.id == bindparam("job_id"))
-_FIND_OF_TEAM: Final = _FIND.where(jobs.c.team_id == bindparam("team_id"))
-_LOCK: Final = select(jobs, now().label("at")).where(jobs.c.id == bindparam("job_id")).with_for_update()
-_ATTEMPTS_OF_ONE: Final = (
+_FIND: Final = built_once(select(jobs).where(jobs.c.id == bindparam("job_id")))
+_FIND_OF_TEAM: Final = built_once(_FIND.where(jobs.c.team_id == bindparam("team_id")))
+_LOCK: Final = built_once(
+    select(jobs, now().label("at")).where(jobs.c.id == bindparam("job_id")).with_for_update()
+)
+_ATTEMPTS_OF_ONE: Final = built_once(
     select(attempts).where(attempts.c.job_id == bindparam("job_id")).order_by(attempts.c.number)
 )
 
-_OPEN_AT: Final = select(func.count()).where(attempts.c.upstream == bindparam("upstream"), is_open_attempt())
-_RECENT_AT: Final = select(func.count(), func.coalesce(func.sum(attempts.c.pictures), 0)).where(
-    attempts.c.upstream == bindparam("upstream"), attempts.c.opened_at > from_now(-60.0)
+_WAITING: Final = built_once(
+    select(func.count()).where(has_status(Status.QUEUED), jobs.c.team_id == bindparam("team_id"))
 )
-_SERIALISE: Final = select(
-    func.pg_advisory_xact_lock(func.hashtextextended(bindparam("subject", type_=Text()), 0))
+_OPEN_AT: Final = built_once(
+    select(func.count()).where(attempts.c.upstream == bindparam("upstream"), is_open_attempt())
 )
+_RECENT_AT: Final = built_once(
+    select(func.count(), func.coalesce(func.sum(attempts.c.pictures), 0)).where(
+        attempts.c.upstream == bindparam("upstream"), attempts.c.opened_at > from_now(-60.0)
+    )
+)
+_INSERT_ATTEMPT: Final = built_once(
+    insert(attempts)
+    .values(
+        **{
+            name: bindparam(name, type_=attempts.c[name].type)
+            for name in (
+                "id",
+                "job_id",
+                "number",
+                "round",
+                "upstream",
+                "target",
+                "pictures",
+                "owner_token",
+                "hold_micros",
+            )
+        },
+        state=AttemptState.INTENT.value,
+        outcome_due=from_now(bindparam("outcome_due_s", type_=Float())),
+    )
+    .returning(*attempts.c)
+)
+_SUCCEED_ATTEMPT: Final = built_once(
+    update(attempts)
+    .where(attempts.c.id == bindparam("attempt_id"), or_(is_open_attempt(), has_state(AttemptState.UNKNOWN)))
+    .values(
+        **{
+            name: bindparam(name, type_=attempts.c[name].type)
+            for name in ("pictures", "usage", "resolved", "cost_micros", "certainty", "dearest_micros")
+        },
+        state=AttemptState.SUCCEEDED.value,
+        settled="spent",
+        failure=None,
+        finished_at=now(),
+    )
+    .returning(*attempts.c)
+)
+_SERIALISE: Final = built_once(
+    select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("subject", type_=Text()), 0)))
+)
+
+
+_LATER: Final = {
+    name: from_now(bindparam(name, type_=Float()))
+    for name in ("deadline_s", "ttl_s", "held_s", "outcome_due_s")
+}
 
 
 async def insert_job(
     connection: Connection, values: Mapping[str, Any], *, deadline_s: float, ttl_s: float, held_s: float
-) -> bool:
-    """Write a new queued job; False when its id is there already (our COMMIT had landed)."""
-    row = {
-        **values,
-        "status": Status.QUEUED.value,
-        "deadline_at": from_now(deadline_s),
-        "expires_at": from_now(ttl_s),
-        "waited_until": from_now(held_s),
-    }
-    statement = (
-        _upsert(connection, jobs)
-        .values(row)
-        .on_conflict_do_nothing()
-        .returning(jobs.c.team_id, jobs.c.created_at)
-    )
-    written = (await connection.execute(statement)).first()
+) -> Job | None:
+    """Write a new queued job; None when its id is there already (our COMMIT had landed)."""
+    row = {**values, "status": Status.QUEUED.value}
+    times = {"deadline_s": deadline_s, "ttl_s": ttl_s, "held_s": held_s}
+    statement = _insert_job(tuple(row), is_sqlite=connection.dialect.name == "sqlite")
+    written = (await connection.execute(statement, row | times)).first()
     if written is None:
-        return False
+        return None
+    job = job_from(row_values(written))
     pairs = [
-        {
-            "team_id": written.team_id,
-            "pair": _pair(key, value),
-            "created_at": written.created_at,
-            "job_id": row["id"],
-        }
-        for key, value in row["metadata"].items()
+        {"team_id": job.team_id, "pair": _pair(key, value), "created_at": job.created_at, "job_id": job.id}
+        for key, value in job.metadata.items()
     ]
     if pairs:
         await connection.execute(insert(job_metadata), pairs)
-    return True
+    return job
+
+
+@cache
+def _insert_job(names: Sequence[str], *, is_sqlite: bool) -> Executable:
+    upsert = upsert_on_sqlite if is_sqlite else upsert_on_postgres
+    row: dict[str, Any] = {name: bindparam(name, type_=jobs.c[name].type) for name in names}
+    row |= {
+        "deadline_at": _LATER["deadline_s"],
+        "expires_at": _LATER["ttl_s"],
+        "waited_until": _LATER["held_s"],
+    }
+    return built_once(upsert(jobs).values(row).on_conflict_do_nothing().returning(*jobs.c))
 
 
 async def bind_key(
@@ -148,8 +201,7 @@ async def is_key_bound(connection: Connection, team_id: str, key: str) -> bool:
 
 async def count_waiting(connection: Connection, team_id: str) -> int:
     """How many jobs of a team are queued."""
-    query = select(func.count()).where(has_status(Status.QUEUED), jobs.c.team_id == team_id)
-    return int((await connection.execute(query)).scalar_one())
+    return int((await connection.execute(_WAITING, {"team_id": team_id})).scalar_one())
 
 
 async def count_open(connection: Connection, team_id: str, api_key_id: str) -> tuple[int, int]:
@@ -186,32 +238,42 @@ async def lock(connection: Connection, job_id: str) -> tuple[Job, datetime] | No
 
 async def move(
     connection: Connection, job: Job, step: Move, values: Mapping[str, Any], *, token: int | None
-) -> bool:
+) -> Job | None:
     """Make one move of the lifecycle, guarded by the states it may leave and, where given, by the fence.
 
-    False when somebody else moved first.
+    The job as it is since; None when somebody else moved first. A final job is dated by the database's clock.
     """
-    conditions: list[ColumnElement[bool]] = [
-        jobs.c.id == job.id,
-        jobs.c.status.in_([status.value for status in step.leaves]),
-    ]
-    if token is not None:
-        conditions.append(jobs.c.lease_token == token)
-    statement = (
-        update(jobs)
-        .where(*conditions)
-        .values(**values, status=step.reaches.value, revision=jobs.c.revision + 1)
-        .returning(jobs.c.id)
-    )
-    return (await connection.execute(statement)).first() is not None
+    statement = _move(tuple(values), frozenset(step.leaves), step.reaches, is_fenced=token is not None)
+    given = {**values, "job_id": job.id} | ({} if token is None else {"token": token})
+    moved = (await connection.execute(statement, given)).first()
+    return None if moved is None else job_from(row_values(moved))
+
+
+@cache
+def _move(names: Sequence[str], leaves: frozenset[Status], reaches: Status, *, is_fenced: bool) -> Executable:
+    conditions = [jobs.c.id == bindparam("job_id"), has_status(*sorted(leaves))]
+    if is_fenced:
+        conditions.append(jobs.c.lease_token == bindparam("token"))
+    changed: dict[str, Any] = {name: bindparam(name, type_=jobs.c[name].type) for name in names}
+    changed |= {"status": reaches.value, "revision": jobs.c.revision + 1}
+    if reaches.is_final:
+        changed["finished_at"] = now()
+    return built_once(update(jobs).where(*conditions).values(changed).returning(*jobs.c))
 
 
 async def change(
     connection: Connection, job_id: str, values: Mapping[str, Any], *, visible: bool = True
 ) -> None:
     """Change columns of a job that is locked by this transaction; its status stays."""
-    shown = {"revision": jobs.c.revision + 1} if visible else {}
-    await connection.execute(update(jobs).where(jobs.c.id == job_id).values(**values, **shown))
+    await connection.execute(_change(tuple(values), visible=visible), {**values, "job_id": job_id})
+
+
+@cache
+def _change(names: Sequence[str], *, visible: bool) -> Executable:
+    changed: dict[str, Any] = {name: bindparam(name, type_=jobs.c[name].type) for name in names}
+    if visible:
+        changed["revision"] = jobs.c.revision + 1
+    return built_once(update(jobs).where(jobs.c.id == bindparam("job_id")).values(changed))
 
 
 async def renew_leases(
@@ -295,22 +357,18 @@ async def attempts_of(connection: Connection, job_ids: Sequence[str]) -> list[At
     return [attempt_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def find_attempt(connection: Connection, attempt_id: str) -> Attempt | None:
-    """Read an attempt as it stands."""
-    row = (await connection.execute(select(attempts).where(attempts.c.id == attempt_id))).first()
-    return None if row is None else attempt_from(row_values(row))
-
-
 async def intents_at(connection: Connection, upstreams: Collection[str]) -> list[Attempt]:
     """Read the attempts at these upstreams of which nothing is known but that they may have been sent."""
     query = select(attempts).where(attempts.c.upstream.in_(sorted(upstreams)), has_state(AttemptState.INTENT))
     return [attempt_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def insert_attempt(connection: Connection, values: Mapping[str, Any], *, outcome_due_s: float) -> None:
+async def insert_attempt(
+    connection: Connection, values: Mapping[str, Any], *, outcome_due_s: float
+) -> Attempt:
     """Write the intent to send one paid call."""
-    row = {**values, "state": AttemptState.INTENT.value, "outcome_due": from_now(outcome_due_s)}
-    await connection.execute(insert(attempts).values(row))
+    written = await connection.execute(_INSERT_ATTEMPT, {**values, "outcome_due_s": outcome_due_s})
+    return attempt_from(row_values(written.one()))
 
 
 async def accept_attempt(
@@ -344,27 +402,19 @@ async def succeed_attempt(
     cost_micros: int,
     certainty: Certainty,
     dearest_micros: int | None,
-) -> bool:
-    """Record that the pictures are in storage, and settle the attempt; False when it was not awaited any more."""
-    awaited = or_(is_open_attempt(), has_state(AttemptState.UNKNOWN))
-    statement = (
-        update(attempts)
-        .where(attempts.c.id == attempt_id, awaited)
-        .values(
-            state=AttemptState.SUCCEEDED.value,
-            pictures=pictures,
-            usage=None if usage is None else _usage_to_json(usage),
-            resolved=dict(resolved),
-            cost_micros=cost_micros,
-            certainty=certainty.value,
-            dearest_micros=dearest_micros,
-            settled="spent",
-            failure=None,
-            finished_at=now(),
-        )
-        .returning(attempts.c.id)
-    )
-    return (await connection.execute(statement)).first() is not None
+) -> Attempt | None:
+    """Record that the pictures are in storage, and settle the attempt; None when it was not awaited any more."""
+    values = {
+        "attempt_id": attempt_id,
+        "pictures": pictures,
+        "usage": None if usage is None else _usage_to_json(usage),
+        "resolved": dict(resolved),
+        "cost_micros": cost_micros,
+        "certainty": certainty.value,
+        "dearest_micros": dearest_micros,
+    }
+    booked = (await connection.execute(_SUCCEED_ATTEMPT, values)).first()
+    return None if booked is None else attempt_from(row_values(booked))
 
 
 async def end_attempt(

@@ -157,7 +157,7 @@ class Routes:
 
     async def delivered(self, upstream: str, remote_model: str) -> None:
         """Remember a success for all workers."""
-        async with self._database.transaction() as connection:
+        async with self._database.single() as connection:
             is_forgiven = await upstream_states.record_success(connection, upstream, remote_model)
         if is_forgiven:
             LOG.info("upstream.recovered", upstream=upstream)

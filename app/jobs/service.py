@@ -311,11 +311,12 @@ class JobService:
                     "later.",
                     retry_after_s=MAINTENANCE_RETRY_S,
                 )
-            is_new = await repository.insert_job(
+            job = await repository.insert_job(
                 connection, values, deadline_s=deadline_s, ttl_s=self._result_ttl_s, held_s=HELD_S
             )
-            job = await self._found(connection, job_id, submission.team_id)
-            if is_new:
+            if job is None:  # our own COMMIT had landed, only its answer was lost
+                job = await self._found(connection, job_id, submission.team_id)
+            else:
                 await insert_assets(
                     connection,
                     submission.inputs,
@@ -562,12 +563,12 @@ class JobService:
 
     async def delivered(self, job_id: str) -> None:
         """Note that the client has the answer, so that a repeated call is a new request."""
-        async with self._database.transaction() as connection:
+        async with self._database.single() as connection:
             await adoption.mark_delivered(connection, job_id)
 
     async def cut_off(self, job_id: str) -> None:
         """Note that the client went away before it had the answer, so that its retry may collect it."""
-        async with self._database.transaction() as connection:
+        async with self._database.single() as connection:
             await adoption.mark_cut_off(connection, job_id)
 
     @property

@@ -4,16 +4,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 
-from app.db.connection import Connection
+from app.db.connection import Connection, built_once
 from app.db.tables.switches import switches
 from app.db.types import now
 
 MAINTENANCE: Final = "maintenance"
 """While it is on, no new job is taken in."""
+
+
+_SWITCH: Final = built_once(
+    select(switches.c.is_on, switches.c.changed_at).where(switches.c.name == bindparam("name"))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +31,7 @@ class Switch:
 
 async def read(connection: Connection, name: str) -> Switch:
     """How a switch stands."""
-    query = select(switches.c.is_on, switches.c.changed_at).where(switches.c.name == name)
-    row = (await connection.execute(query)).first()
+    row = (await connection.execute(_SWITCH, {"name": name})).first()
     return Switch(is_on=False, changed_at=None) if row is None else Switch(is_on=row[0], changed_at=row[1])
 
 

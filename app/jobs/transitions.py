@@ -10,10 +10,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.assets.records import AssetKind, Picture
-from app.assets.repository import insert_assets, move_to_late
+from app.assets.repository import assets_of_jobs, insert_assets, move_to_late
 from app.db.connection import Connection
 from app.db.engine import Database
-from app.db.types import now
 from app.db.witness import Witness, unwitnessed
 from app.domain.failures import CLASS_OF, FailureClass, FailureKind, UpstreamFailure
 from app.domain.money import Certainty
@@ -104,16 +103,24 @@ class Transitions:
         self._database = database
         self._lease_s = lease_s
 
-    async def claim(self, owner: str, limit: int) -> list[Job]:
-        """Take the next runnable jobs, at most `limit`, and hold them for the lease."""
-        async with self._database.transaction() as connection:
+    async def claim(self, owner: str, limit: int, *, with_final: bool = True) -> list[Job]:
+        """Take the next runnable jobs, at most `limit`, and hold them for the lease.
+
+        `with_final`: final jobs whose calls are still open as well, which nobody waits for.
+        """
+        async with self._database.single() as connection:
             return await claims.claim(
-                connection, owner, limit=limit, lease_s=self._lease_s, claims_max=CLAIMS_MAX
+                connection,
+                owner,
+                limit=limit,
+                lease_s=self._lease_s,
+                claims_max=CLAIMS_MAX,
+                with_final=with_final,
             )
 
     async def renew(self, held: Mapping[str, int]) -> dict[str, Status]:
         """Renew leases, job id -> token; a job missing from the answer is lost."""
-        async with self._database.transaction() as connection:
+        async with self._database.single() as connection:
             return await repository.renew_leases(connection, held, lease_s=self._lease_s)
 
     async def decide(self, job_id: str, token: int, *, max_rounds: int, followed: frozenset[str]) -> Decision:
@@ -184,6 +191,7 @@ class Transitions:
             if job.status is not Status.IN_PROGRESS or sum(new.pictures for new in planned) > job.to_buy:
                 raise Lost(job_id)
             admitted = await _admitted(connection, planned, limits)
+            opened: list[Attempt] = []
             for offset, new in enumerate(admitted):
                 hold = None if job.picture_hold_micros is None else job.picture_hold_micros * new.pictures
                 values = {
@@ -197,14 +205,11 @@ class Transitions:
                     "owner_token": token,
                     "hold_micros": hold,
                 }
-                await repository.insert_attempt(connection, values, outcome_due_s=timeout_s)
+                opened.append(await repository.insert_attempt(connection, values, outcome_due_s=timeout_s))
             bought = sum(new.pictures for new in admitted)
             if bought:
                 await repository.change(connection, job_id, {"to_buy": job.to_buy - bought})
-            ids = {new.id for new in admitted}
-            return tuple(
-                item for item in await repository.attempts_of(connection, [job_id]) if item.id in ids
-            )
+            return tuple(opened)
 
     async def accept(self, attempt: Attempt, ticket: str) -> bool:
         """Record the vendor's ticket before the first wait, so that a restart resumes the order. Never fenced.
@@ -239,11 +244,12 @@ class Transitions:
         """
         async with self._database.transaction() as connection:
             job, at = await _locked(connection, attempt.job_id)
-            attempt = await repository.find_attempt(connection, attempt.id) or attempt
+            attempts = await repository.attempts_of(connection, [job.id])
+            attempt = next(item for item in attempts if item.id == attempt.id)
             if attempt.state is AttemptState.UNKNOWN and attempt.certainty is Certainty.ACTUAL:
                 # The vendor's own bill, imported meanwhile, is not bettered by a price list.
                 cost_micros, certainty = attempt.cost_micros or 0, Certainty.ACTUAL
-            landed = await repository.succeed_attempt(
+            booked = await repository.succeed_attempt(
                 connection,
                 attempt.id,
                 pictures=len(pictures),
@@ -253,7 +259,7 @@ class Transitions:
                 certainty=certainty,
                 dearest_micros=dearest_micros,
             )
-            if not landed:
+            if booked is None:
                 return job
             await _settle_delivered(connection, job, attempt, cost_micros)
             await insert_assets(
@@ -267,14 +273,15 @@ class Transitions:
                 # Attempts of one job are numbered, so their pictures keep the order in which they were bought.
                 first_index=attempt.number * job.n,
             )
-            attempts = await repository.attempts_of(connection, [job.id])
+            attempts = [booked if item.id == booked.id else item for item in attempts]
             to_buy = min(job.to_buy, _missing(job, attempts))
             await _release_unbought(connection, job, job.to_buy - to_buy)
             job = replace(job, to_buy=to_buy)
-            await repository.change(connection, job.id, {"to_buy": job.to_buy})
             verdict = self._verdict(job, attempts, at, max_rounds)
             if isinstance(verdict, End):
-                return await self._end(connection, job, attempts, verdict.ending)
+                made = pictures if len(attempts) == 1 else None
+                return await self._end(connection, job, attempts, verdict.ending, made=made)
+            await repository.change(connection, job.id, {"to_buy": job.to_buy})
             return job
 
     async def show_partial(self, attempt: Attempt, picture: Picture, *, index: int) -> None:
@@ -501,13 +508,22 @@ class Transitions:
         return replace(job, to_buy=to_buy, spare=0)
 
     async def _end(
-        self, connection: Connection, job: Job, attempts: Sequence[Attempt], ending: Ending
+        self,
+        connection: Connection,
+        job: Job,
+        attempts: Sequence[Attempt],
+        ending: Ending,
+        *,
+        made: Sequence[Picture] | None = None,
     ) -> Job:
+        """End a job; `made`: all its pictures, where this transaction has just written them."""
         # Every way to the end delivers what is in hand; only the client's own word (cancel) does not.
         if any(attempt.state is AttemptState.SUCCEEDED for attempt in attempts):
-            result = await result_of(connection, job, attempts)
-            # An attempt that was written off and replaced may have delivered too.
-            await move_to_late(connection, job.id, but=result_files(result))
+            pictures = made or await assets_of_jobs(connection, [job.id], [AssetKind.RESULT])
+            result = result_of(job, attempts, pictures)
+            if len(attempts) > 1:
+                # An attempt that was written off and replaced may have delivered too.
+                await move_to_late(connection, job.id, but=result_files(result))
             return await self._close(connection, job, attempts, finish(), {"result": result})
         step = expire() if ending is Ending.NOT_STARTED and job.status is Status.QUEUED else fail()
         return await self._close(connection, job, attempts, step, {"error": error_of(ending, attempts)})
@@ -528,15 +544,14 @@ class Transitions:
             else {"lease_until": None, "lease_owner": None, "lease_token": job.lease_token + 1}
         )
         # Nothing more is bought, so the hold for it ends; attempts that are open keep theirs.
-        final = {**values, **lease, "to_buy": 0, "finished_at": now()}
-        if await repository.move(connection, job, step, final, token=None):
-            await _release_unbought(connection, job, job.to_buy)
+        final = {**values, **lease, "to_buy": 0}
+        closed = await repository.move(connection, job, step, final, token=None)
+        if closed is None:
+            return job
+        await _release_unbought(connection, job, job.to_buy)
         if step.reaches is not Status.SUCCEEDED:
             # Pictures of a job that ends without them are kept like those that come after its end.
             await move_to_late(connection, job.id)
-        closed = await repository.find(connection, job.id, team_id=None)
-        if closed is None or not closed.status.is_final:
-            return closed or job
         await write_end(
             connection,
             job_id=closed.id,

@@ -4,11 +4,11 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import bindparam, case, exists, func, or_, select, update
+from sqlalchemy import bindparam, case, exists, func, literal, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 
-from app.db.connection import Connection
+from app.db.connection import Connection, built_once
 from app.db.engine import row_values
 from app.db.tables.attempts import attempts
 from app.db.tables.upstream_states import upstream_states as states
@@ -25,23 +25,50 @@ from app.routing.health import (
 )
 
 # Built once: every job asks these.
-_NOW: Final = select(now())
-_STATES_OF: Final = select(states).where(states.c.upstream.in_(bindparam("upstreams", expanding=True)))
+_ONE: Final = select(literal(1).label("one")).subquery()
+_STATES_OF: Final = built_once(
+    # A row at least, for the time.
+    select(states, now().label("at")).select_from(
+        _ONE.outerjoin(states, states.c.upstream.in_(bindparam("upstreams", expanding=True)))
+    )
+)
 _STATE_OF: Final = select(states).where(states.c.upstream == bindparam("upstream"), states.c.model == WHOLE)
+_GLANCE: Final = built_once(_STATE_OF)
+
+
+_IS_DISPROVED: Final = or_(
+    states.c.away_for.in_([literal_column(f"'{kind}'") for kind in sorted(DISPROVED_BY_SUCCESS)]),
+    states.c.away_until <= now(),
+)
+_SUCCESS: Final = built_once(
+    update(states)
+    .where(
+        states.c.upstream == bindparam("upstream_is"),
+        states.c.model.in_(bindparam("models", expanding=True)),
+        or_(states.c.failures > 0, _IS_DISPROVED),
+    )
+    .values(
+        failures=0,
+        ejections=0,
+        away_until=case((_IS_DISPROVED, None), else_=states.c.away_until),
+        away_for=case((_IS_DISPROVED, None), else_=states.c.away_for),
+        updated_at=now(),
+    )
+    .returning(states.c.upstream)
+)
 
 
 async def states_of(
     connection: Connection, upstreams: Collection[str]
 ) -> tuple[list[UpstreamState], datetime]:
     """What is known of these upstreams, and the database's time."""
-    at = (await connection.execute(_NOW)).scalar_one()
-    rows = await connection.execute(_STATES_OF, {"upstreams": sorted(upstreams)})
-    return [_state(row) for row in rows], at
+    rows = (await connection.execute(_STATES_OF, {"upstreams": sorted(upstreams)})).all()
+    return [_state(row) for row in rows if row.upstream is not None], rows[0].at
 
 
 async def glance(connection: Connection, upstream: str) -> UpstreamState | None:
     """What is known of an upstream as a whole, without a lock."""
-    row = (await connection.execute(_STATE_OF, {"upstream": upstream})).first()
+    row = (await connection.execute(_GLANCE, {"upstream": upstream})).first()
     return None if row is None else _state(row)
 
 
@@ -75,21 +102,9 @@ async def record_success(connection: Connection, upstream: str, model: str) -> b
     """Close the breaker and forget what was held against a pair that has just delivered; whether anything was.
     What the vendor asked for, or its word on our account, stays: a call that was sent before does not disprove it.
     """
-    is_disproved = or_(states.c.away_for.in_(sorted(DISPROVED_BY_SUCCESS)), states.c.away_until <= now())
-    statement = (
-        update(states)
-        .where(states.c.upstream == upstream, states.c.model.in_([WHOLE, model]))
-        .where(or_(states.c.failures > 0, is_disproved))
-        .values(
-            failures=0,
-            ejections=0,
-            away_until=case((is_disproved, None), else_=states.c.away_until),
-            away_for=case((is_disproved, None), else_=states.c.away_for),
-            updated_at=now(),
-        )
-        .returning(states.c.upstream)
-    )
-    return (await connection.execute(statement)).first() is not None
+    return (
+        await connection.execute(_SUCCESS, {"upstream_is": upstream, "models": [WHOLE, model]})
+    ).first() is not None
 
 
 async def take_probe(connection: Connection, upstream: str) -> bool:

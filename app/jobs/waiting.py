@@ -84,7 +84,7 @@ class Waiters:
     async def _renew(self) -> None:
         if not self._held:
             return
-        async with self._database.transaction() as connection:
+        async with self._database.single() as connection:
             await connection.execute(
                 update(jobs).where(jobs.c.id.in_(sorted(self._held))).values(waited_until=from_now(HELD_S))
             )

@@ -7,6 +7,7 @@ reused connection passes it, and there is no second look-up that could answer ot
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 
 import httpcore2
@@ -95,6 +96,8 @@ class Guard(httpcore2.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
     async def _addresses(self, host: str, port: int) -> list[str]:
+        if _is_literal(host):
+            return [host]
         try:
             async with asyncio.timeout(_DNS_TIMEOUT_S):
                 found = await self._resolver(host, port)
@@ -140,6 +143,14 @@ class _Connection(httpcore2.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return _extra(self._stream, info)
+
+
+def _is_literal(host: str) -> bool:
+    """Whether a host is an address in its usual spelling, and needs no look-up."""
+    try:
+        return str(ip_address(host)) == host
+    except ValueError:
+        return False
 
 
 def _extra(stream: httpcore2.AsyncNetworkStream, info: str) -> Any:

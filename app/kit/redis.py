@@ -5,7 +5,7 @@ Nothing here is ever waited for by a request, and nothing is lost with it: whoev
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -27,36 +27,44 @@ FORWARD: Final = "forward"
 _CHANNEL: Final = "darkroom:events"
 _HINT_BUDGET_S: Final = 0.05
 """What a hint may take before it is dropped."""
-_PENDING_AT_MOST: Final = 1000
-"""Hints under way at once; with Redis hanging, more of them would only pile up."""
+_WAITING_AT_MOST: Final = 10_000
+"""Hints that wait for their batch; with Redis hanging, more of them would only pile up."""
 _CONNECTIONS: Final = 20
 
 
 class Hints:
-    """Sends hints in the background, drops those that Redis does not take at once."""
+    """Sends hints in the background: at most one batch is under way, and what comes meanwhile makes the next."""
 
-    def __init__(self) -> None:
-        self._pending: set[asyncio.Task[None]] = set()
+    def __init__(self, send: Callable[[Sequence[str]], Awaitable[object]]) -> None:
+        """`send` takes the hints of one batch, in their order; what Redis does not take at once is dropped."""
+        self._send = send
+        self._waiting: dict[str, None] = {}
+        self._sending: asyncio.Task[None] | None = None
 
-    def send(self, hint: Callable[[], Awaitable[object]]) -> None:
-        """Start to send a hint; never waits and never raises."""
-        if len(self._pending) >= _PENDING_AT_MOST:
-            return
-        task = asyncio.create_task(self._send(hint))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
-
-    @staticmethod
-    async def _send(hint: Callable[[], Awaitable[object]]) -> None:
-        try:
-            async with asyncio.timeout(_HINT_BUDGET_S):
-                await hint()
-        except (RedisError, OSError, TimeoutError) as exc:
-            LOG.debug("hint.dropped", reason=type(exc).__name__)
+    def add(self, hint: str) -> None:
+        """Send a hint soon, once however often it is given until then; never waits and never raises."""
+        if len(self._waiting) < _WAITING_AT_MOST:
+            self._waiting[hint] = None
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_all())
+            self._sending.add_done_callback(self._ended)
 
     async def close(self) -> None:
         """Let what is under way end; it is bounded by its budget."""
-        await asyncio.gather(*self._pending)
+        if self._sending is not None:
+            await asyncio.wait([self._sending])
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = list(self._waiting), {}
+            try:
+                async with asyncio.timeout(_HINT_BUDGET_S):
+                    await self._send(batch)
+            except (RedisError, OSError, TimeoutError) as exc:
+                LOG.debug("hints.dropped", reason=type(exc).__name__, hints=len(batch))
+
+    def _ended(self, _sending: asyncio.Task[None]) -> None:
+        self._sending = None
 
 
 class RedisEvents(LocalEvents):
@@ -65,12 +73,15 @@ class RedisEvents(LocalEvents):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._redis = Redis(connection_pool=_pool(url))
-        self._hints = Hints()
+        self._hints = Hints(self._tell)
 
     def publish(self, subject: str) -> None:
         """Tell this process at once and the others through Redis."""
         super().publish(subject)
-        self._hints.send(lambda: self._redis.publish(_CHANNEL, subject))
+        self._hints.add(subject)
+
+    async def _tell(self, subjects: Sequence[str]) -> None:
+        await self._redis.publish(_CHANNEL, "\n".join(subjects))
 
     async def run(self) -> None:
         """Listen for other processes, for ever; a Redis that goes away is come back to."""
@@ -90,7 +101,8 @@ class RedisEvents(LocalEvents):
         while True:
             message = await get_message(ignore_subscribe_messages=True, timeout=None)
             if message is not None and isinstance(message["data"], bytes):
-                super().publish(message["data"].decode())
+                for subject in message["data"].decode().split("\n"):
+                    super().publish(subject)
 
     async def check(self) -> None:
         """Ask whether Redis answers.
@@ -111,17 +123,20 @@ class RedisEvents(LocalEvents):
 
 
 class ArqDoorbell:
-    """Rings at one worker's door, through arq."""
+    """Rings at one worker's door, through arq; one ring stands for all that come while it is under way."""
 
     def __init__(self, url: str) -> None:
         self._arq = arq_redis(url)
-        self._hints = Hints()
+        self._hints = Hints(self._ring)
 
     def ring(self, job_id: str) -> None:
         """Send the id to a worker."""
+        self._hints.add(job_id)
+
+    async def _ring(self, job_ids: Sequence[str]) -> None:
         # A fresh id for each ring: arq drops a task whose id it remembers.
         hint_id = new_id("ring")
-        self._hints.send(lambda: self._arq.enqueue_job(FORWARD, job_id, _job_id=hint_id, _queue_name=QUEUE))
+        await self._arq.enqueue_job(FORWARD, job_ids[0], _job_id=hint_id, _queue_name=QUEUE)
 
     async def close(self) -> None:
         """Close every connection."""

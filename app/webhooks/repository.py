@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Select, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import Select, bindparam, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 
-from app.db.connection import Connection
+from app.db.connection import Connection, built_once
 from app.db.engine import row_values
 from app.db.tables.audit_entries import audit_entries
 from app.db.tables.teams import teams
@@ -62,10 +62,15 @@ async def insert_deliveries(
         await connection.execute(insert(deliveries).values({**row, **fresh, **times}))
 
 
+_OF_TEAM_IN_USE: Final = built_once(
+    select(endpoints).where(endpoints.c.team_id == bindparam("team_id"), *_IN_USE).order_by(endpoints.c.id)
+)
+
+
 async def subscribed(connection: Connection, team_id: str, event: EventType) -> list[Endpoint]:
     """The team's endpoints that want this event."""
-    query = select(endpoints).where(endpoints.c.team_id == team_id, *_IN_USE).order_by(endpoints.c.id)
-    found = [endpoint_from(row_values(row)) for row in await connection.execute(query)]
+    rows = await connection.execute(_OF_TEAM_IN_USE, {"team_id": team_id})
+    found = [endpoint_from(row_values(row)) for row in rows]
     return [endpoint for endpoint in found if event in endpoint.events]
 
 
