@@ -24,6 +24,8 @@ class Inspected:
     height_px: int
     length_bytes: int
     """Up to and including the end marker. What follows in the file is no part of the picture."""
+    excess_bytes: int
+    """How much follows."""
     sha256: bytes
     """Of these `length_bytes` bytes."""
 
@@ -62,6 +64,7 @@ def inspect(path: Path, *, on_part: OnPart = lambda _name, _start, _end: None) -
             width_px=size.width_px,
             height_px=size.height_px,
             length_bytes=reader.position,
+            excess_bytes=os.fstat(file.fileno()).st_size - reader.position,
             sha256=reader.digest(),
         )
 
@@ -78,7 +81,8 @@ async def keep(source: Path, storage: Storage, *, inspected: Inspected | None = 
     """
     found = await asyncio.to_thread(inspect, source) if inspected is None else inspected
     # Other formats hide behind an end marker, where a second program would read what this one did not check.
-    await asyncio.to_thread(truncate_to, source, found.length_bytes)
+    if found.excess_bytes:
+        await asyncio.to_thread(os.truncate, source, found.length_bytes)
     key = new_key(found.format.suffix)
     await storage.put(source, key)
     return Kept(
@@ -89,9 +93,3 @@ async def keep(source: Path, storage: Storage, *, inspected: Inspected | None = 
         width_px=found.width_px,
         height_px=found.height_px,
     )
-
-
-def truncate_to(path: Path, length_bytes: int) -> None:
-    """Cut a file to its first `length_bytes` bytes; one that is not longer is left alone. Blocks."""
-    if path.stat().st_size > length_bytes:
-        os.truncate(path, length_bytes)

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import ClientConfig, S3Config
 
-CHUNK_BYTES: Final = 256 * 1024
-"""What one read hands out: large enough to make a thread's hop cheap, small enough for thousands in flight."""
+CHUNK_BYTES: Final = 192 * 1024
+"""What one read hands out: large enough to make a thread's hop cheap, small enough for thousands in flight, and a
+multiple of three, so that base64 of it needs no joining.
+"""
 
 _KEY: Final = re.compile(r"([0-9a-f]{2})/([0-9a-f]{2})/(\1\2[0-9a-f]{28}\.(?:png|jpg|webp|gif|svg))")
 _PROBE: Final = ".probe"
@@ -156,7 +158,9 @@ class FileStorage:
         end = None if length is None else start + length
         while end is None or start < end:
             wanted = CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - start)
-            chunk = await asyncio.to_thread(file.read, start, wanted)
+            chunk = file.read_at_once(start, wanted)
+            if chunk is None:
+                chunk = await asyncio.to_thread(file.read, start, wanted)
             if not chunk:
                 return
             start += len(chunk)
@@ -316,6 +320,7 @@ class _OpenFile:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._can_tell = sys.platform == "linux"
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise KeyRefused("a storage key leads to something that is not a file")
@@ -324,6 +329,20 @@ class _OpenFile:
     def read(self, start: int, length: int) -> bytes:
         with _translated():
             return os.pread(self._descriptor, length, start)
+
+    def read_at_once(self, start: int, length: int) -> bytes | None:
+        """Read what the system has in memory; None when it would have to wait for the disk, or cannot say."""
+        if not self._can_tell:
+            return None
+        buffer = bytearray(length)
+        try:
+            read = os.preadv(self._descriptor, [buffer], start, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self._can_tell = False
+            return None
+        return bytes(memoryview(buffer)[:read])
 
     def __del__(self) -> None:
         os.close(self._descriptor)

@@ -19,6 +19,7 @@ Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _DNS_TIMEOUT_S: Final = 5.0
 _DIALLED_ADDRESSES: Final = 4
+_READ_BYTES: Final = 256 * 1024
 
 
 class Denied(httpcore2.ConnectError):
@@ -124,7 +125,8 @@ class _Connection(httpcore2.AsyncNetworkStream):
         self._stream = stream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(max_bytes, timeout)
+        # The library asks for 64 kB, and a picture passes five layers with each of its reads.
+        return await self._stream.read(max(max_bytes, _READ_BYTES), timeout)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         await self._stream.write(buffer, timeout)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from app.assets.containers import Reader, sniff, walk
 from app.assets.errors import PictureBroken
-from app.assets.inspection import inspect, keep, truncate_to
+from app.assets.inspection import inspect, keep
 from app.assets.storage import FileStorage, Storage
 from app.domain.pictures import PictureFormat, Size
 from tests.assets.pictures import SAMPLES, SVG, chunk, drawing, png_declaring, saved
@@ -232,11 +232,3 @@ async def test_a_picture_already_inspected_is_not_read_again(
     kept = await keep(source, file_storage, inspected=found)
 
     assert (kept.sha256, kept.size_bytes) == (found.sha256, len(SVG))
-
-
-def test_truncating_never_lengthens(tmp_path: Path) -> None:
-    path = written(tmp_path, b"abc")
-    truncate_to(path, 5)
-    assert path.read_bytes() == b"abc"
-    truncate_to(path, 2)
-    assert path.read_bytes() == b"ab"
