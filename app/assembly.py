@@ -50,7 +50,7 @@ from app.kit.doorbell import Doorbell, LocalDoorbell
 from app.kit.events import Events, LocalEvents
 from app.kit.http import GuardedClient, prove_guard
 from app.kit.limiter import Limiter, LocalLimiter, RedisLimiter
-from app.kit.redis import ArqDoorbell, RedisEvents
+from app.kit.redis import RING, ArqDoorbell, RedisEvents
 from app.kit.sealing import Sealer
 from app.kit.telemetry import get_logger
 from app.settings import Settings
@@ -177,7 +177,8 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
         events: Events = LocalEvents()
         doorbell: Doorbell = LocalDoorbell(rung)
         if settings.redis_url is not None:
-            redis_events, arq_doorbell = RedisEvents(settings.redis_url), ArqDoorbell(settings.redis_url)
+            redis_events = RedisEvents(settings.redis_url)
+            arq_doorbell = ArqDoorbell(settings.redis_url, redis_events)
             closing.push_async_callback(redis_events.close)
             closing.push_async_callback(arq_doorbell.close)
             events, doorbell = redis_events, arq_doorbell
@@ -357,13 +358,14 @@ async def working(parts: Parts) -> AsyncIterator[None]:
     if parts.heartbeat is not None:
         parts.heartbeat.start()
     try:
-        async with (
-            listening(parts),
-            in_background(parts.engine.run()),
-            in_background(parts.deliverer.run()),
-            in_background(keep_sweeping(parts.sweeper, every_s=parts.settings.lease_s / 6)),
-        ):
-            yield
+        with parts.events.listen(RING, parts.rung.set):
+            async with (
+                listening(parts),
+                in_background(parts.engine.run()),
+                in_background(parts.deliverer.run()),
+                in_background(keep_sweeping(parts.sweeper, every_s=parts.settings.lease_s / 6)),
+            ):
+                yield
     finally:
         if parts.heartbeat is not None:
             parts.heartbeat.stop()

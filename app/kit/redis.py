@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from app.kit.backoff import full_jitter
-from app.kit.events import LocalEvents
+from app.kit.events import Events, LocalEvents
 from app.kit.ids import new_id
 from app.kit.telemetry import get_logger
 
@@ -24,7 +24,10 @@ LOG = get_logger(__name__)
 QUEUE: Final = "darkroom:doorbell"
 FORWARD: Final = "forward"
 """The name of arq's task that hands a job id to the engine of its process."""
+RING: Final = "ring"
+"""The subject of the event that a job may be waiting."""
 _CHANNEL: Final = "darkroom:events"
+_RING_EVERY_S: Final = 0.05
 _HINT_BUDGET_S: Final = 0.05
 """What a hint may take before it is dropped."""
 _WAITING_AT_MOST: Final = 10_000
@@ -35,9 +38,13 @@ _CONNECTIONS: Final = 20
 class Hints:
     """Sends hints in the background: at most one batch is under way, and what comes meanwhile makes the next."""
 
-    def __init__(self, send: Callable[[Sequence[str]], Awaitable[object]]) -> None:
-        """`send` takes the hints of one batch, in their order; what Redis does not take at once is dropped."""
+    def __init__(self, send: Callable[[Sequence[str]], Awaitable[object]], *, pause_s: float = 0.0) -> None:
+        """`send` takes the hints of one batch, in their order; what Redis does not take at once is dropped.
+
+        `pause_s` lies between two batches.
+        """
         self._send = send
+        self._pause_s = pause_s
         self._waiting: dict[str, None] = {}
         self._sending: asyncio.Task[None] | None = None
 
@@ -51,6 +58,7 @@ class Hints:
 
     async def close(self) -> None:
         """Let what is under way end; it is bounded by its budget."""
+        self._pause_s = 0.0
         if self._sending is not None:
             await asyncio.wait([self._sending])
 
@@ -62,6 +70,8 @@ class Hints:
                     await self._send(batch)
             except (RedisError, OSError, TimeoutError) as exc:
                 LOG.debug("hints.dropped", reason=type(exc).__name__, hints=len(batch))
+            if self._pause_s:
+                await asyncio.sleep(self._pause_s)
 
     def _ended(self, _sending: asyncio.Task[None]) -> None:
         self._sending = None
@@ -123,14 +133,19 @@ class RedisEvents(LocalEvents):
 
 
 class ArqDoorbell:
-    """Rings at one worker's door, through arq; one ring stands for all that come while it is under way."""
+    """Rings at one worker's door, through arq; one ring stands for all that come within a moment.
 
-    def __init__(self, url: str) -> None:
+    arq looks into its queue every so often, so the workers are told by an event as well, which comes at once.
+    """
+
+    def __init__(self, url: str, events: Events) -> None:
         self._arq = arq_redis(url)
-        self._hints = Hints(self._ring)
+        self._events = events
+        self._hints = Hints(self._ring, pause_s=_RING_EVERY_S)
 
     def ring(self, job_id: str) -> None:
         """Send the id to a worker."""
+        self._events.publish(RING)
         self._hints.add(job_id)
 
     async def _ring(self, job_ids: Sequence[str]) -> None:
