@@ -30,6 +30,7 @@ from app.jobs.routes import Routes
 from app.jobs.savings import dearest
 from app.jobs.streaming import Stream
 from app.jobs.transitions import Decision, Lost, NewAttempt, Transitions, UpstreamLimits
+from app.jobs.waiting import announce
 from app.kit.backoff import full_jitter
 from app.kit.events import Events
 from app.kit.ids import new_id
@@ -106,6 +107,9 @@ class Runner:
             for task in self._tasks.values():
                 task.cancel()
 
+    def _announce(self, *, is_final: bool = False) -> None:
+        announce(self._work.events, self._job.id, is_final=is_final)
+
     def _catalog(self) -> Catalog:
         """The catalog that the job began with, whatever has been put in force since."""
         return self._begun_with or self._work.catalog.get()
@@ -121,7 +125,7 @@ class Runner:
             )
         )
         if decision.job.status.is_final:
-            self._work.events.publish(self._job.id)
+            self._announce(is_final=True)
         if self._work.draining.is_set() and not self._tasks:
             await self._give_back(decision, 0.0)
             return False
@@ -191,7 +195,7 @@ class Runner:
             for attempt in opened:
                 self._start(attempt, self._send(attempt, order_of(attempt)))
             if opened:
-                self._work.events.publish(self._job.id)
+                self._announce()
                 return None
             waits.append(_FULL_AGAIN_S)
         if not waits and any(item.absence is Absence.LATER for item in plan.left_out):
@@ -199,7 +203,7 @@ class Runner:
         if not waits:
             ending = Ending.ALL_FAILED if _all_unable(decision.attempts) else Ending.UNAVAILABLE
             await persist(lambda: self._work.transitions.give_up(self._job.id, self._token, ending))
-            self._work.events.publish(self._job.id)
+            self._announce(is_final=True)
             return None
         return min(*waits, max(decision.due_in_s, 0.1))
 
@@ -284,7 +288,7 @@ class Runner:
             self._log.warning("partial.unusable", attempt_id=attempt.id, reason=str(exc))
             return
         await persist(lambda: self._work.transitions.show_partial(attempt, picture, index=coarse.index))
-        self._work.events.publish(self._job.id)
+        self._announce()
 
     async def _call(
         self, call: Call, attempt: Attempt, order: Order, spool: Path, stream: Stream | None = None
@@ -307,7 +311,7 @@ class Runner:
             await self._failed(attempt, reused)
             return
         self._log.info("attempt.accepted", attempt_id=attempt.id, upstream=attempt.upstream)
-        self._work.events.publish(self._job.id)
+        self._announce()
         await self._follow(attempt, order, ticket=ticket, poll_after_s=order.poll_after_s(outcome))
 
     async def _follow(
@@ -381,7 +385,7 @@ class Runner:
             )
         )
         self._is_over = job.status.is_final and not job.lease_until
-        self._work.events.publish(self._job.id)
+        self._announce(is_final=job.status.is_final)
         self._log.info(
             "attempt.succeeded",
             attempt_id=attempt.id,
@@ -445,7 +449,7 @@ class Runner:
             failure=failure.kind.value,
             detail=failure.detail,
         )
-        self._work.events.publish(self._job.id)
+        self._announce()
         remote_model = order_of(attempt).remote_model
         await persist(lambda: self._work.routes.failed(attempt.upstream, remote_model, failure))
 

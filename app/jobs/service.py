@@ -35,7 +35,7 @@ from app.jobs.lifecycle import Status
 from app.jobs.records import Attempt, Job, request_to_json
 from app.jobs.switches import Switch
 from app.jobs.transitions import Transitions
-from app.jobs.waiting import HELD_S, Waiters
+from app.jobs.waiting import HELD_S, Waiters, announce
 from app.kit.doorbell import Doorbell
 from app.kit.events import Events
 from app.kit.ids import new_id
@@ -430,9 +430,9 @@ class JobService:
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
-        async with self._waiters.watching(job_id, is_caller=is_caller) as changed:
+        async with self._waiters.watching(job_id, is_caller=is_caller, until_end=True) as ended:
             while True:
-                changed.clear()
+                ended.clear()
                 is_final = await self._is_final(job_id, team_id)
                 left_s = ends_at - loop.time()
                 if is_final or (left_s <= 0 and not is_caller):
@@ -452,7 +452,7 @@ class JobService:
                         job_id=job_id,
                         retry_after_s=1.0,
                     )
-                await _first_of(changed, self._stopping, timeout_s=left_s)
+                await _first_of(ended, self._stopping, timeout_s=left_s)
 
     async def _is_final(self, job_id: str, team_id: str) -> bool:
         async with self._database.reading() as connection:
@@ -558,7 +558,7 @@ class JobService:
             await witness(connection, before, await switches.read(connection, switches.MAINTENANCE))
 
     def _announce_end(self, job_id: str) -> None:
-        self._events.publish(job_id)
+        announce(self._events, job_id, is_final=True)
         self._doorbell.ring(job_id)
 
     async def delivered(self, job_id: str) -> None:

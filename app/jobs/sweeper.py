@@ -14,6 +14,7 @@ from app.assets.storage import Storage
 from app.db.engine import Database
 from app.jobs import repository
 from app.jobs.transitions import SWEEP_BATCH, Transitions
+from app.jobs.waiting import announce
 from app.kit.doorbell import Doorbell
 from app.kit.events import Events
 from app.kit.telemetry import get_logger
@@ -64,7 +65,7 @@ class Sweeper:
         while ended := await self._transitions.end_overdue():
             moved += len(ended)
             for job_id in ended:
-                self._events.publish(job_id)
+                announce(self._events, job_id, is_final=True)
             if len(ended) < SWEEP_BATCH:
                 break
         return moved

@@ -25,31 +25,46 @@ HELD_S: Final = 10.0
 _RENEW_EVERY_LOOKS: Final = 3
 
 
+def announce(events: Events, job_id: str, *, is_final: bool) -> None:
+    """Tell whoever watches a job that it has changed; those who wait for its end hear of nothing else."""
+    events.publish(job_id)
+    if is_final:
+        events.publish(_end_of(job_id))
+
+
+def _end_of(job_id: str) -> str:
+    return f"{job_id}:end"
+
+
 class Waiters:
     """Everybody in this process who waits for a job to change."""
 
     def __init__(self, database: Database, events: Events) -> None:
         self._database = database
         self._events = events
-        self._signals: dict[str, set[asyncio.Event]] = {}
+        self._signals: dict[str, dict[asyncio.Event, bool]] = {}
+        """Job -> signals, and whether each is for the end alone."""
         self._revisions: dict[str, int] = {}
         self._held: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def watching(self, job_id: str, *, is_caller: bool) -> AsyncIterator[asyncio.Event]:
+    async def watching(
+        self, job_id: str, *, is_caller: bool, until_end: bool = False
+    ) -> AsyncIterator[asyncio.Event]:
         """Lend a signal that is set on each change of the job; clear it before looking at the job again.
 
-        `is_caller`: a client is held for the result, as opposed to watching from the side.
+        `is_caller`: a client is held for the result, as opposed to watching from the side. `until_end`: nothing but
+        the end matters.
         """
         signal = asyncio.Event()
-        self._signals.setdefault(job_id, set()).add(signal)
+        self._signals.setdefault(job_id, {})[signal] = until_end
         if is_caller:
             self._held[job_id] += 1
         try:
-            with self._events.listen(job_id, signal.set):
+            with self._events.listen(_end_of(job_id) if until_end else job_id, signal.set):
                 yield signal
         finally:
-            self._signals[job_id].discard(signal)
+            del self._signals[job_id][signal]
             if not self._signals[job_id]:
                 del self._signals[job_id]
                 self._revisions.pop(job_id, None)
@@ -75,11 +90,12 @@ class Waiters:
             return
         async with self._database.reading() as connection:
             seen = await repository.statuses(connection, self._signals)
-        for job_id, (_, revision) in seen.items():
+        for job_id, (status, revision) in seen.items():
             if self._revisions.get(job_id) != revision:
                 self._revisions[job_id] = revision
-                for signal in self._signals.get(job_id, ()):
-                    signal.set()
+                for signal, until_end in self._signals.get(job_id, {}).items():
+                    if status.is_final or not until_end:
+                        signal.set()
 
     async def _renew(self) -> None:
         if not self._held:
