@@ -144,7 +144,12 @@ class JobModel:
 
     def _client_steps(self, world: World) -> Iterator[Step[World]]:
         if not world.is_final:
-            yield self._step(world, "the client cancels, by a call or by its time limit", self._close(world, "cancelled"), is_fault=True)
+            yield self._step(
+                world,
+                "the client cancels, by a call or by its time limit",
+                self._close(world, "cancelled"),
+                is_fault=True,
+            )
 
     def _clock_steps(self, world: World) -> Iterator[Step[World]]:
         """`outcome_due` passes; it is only modelled where a step depends on it."""

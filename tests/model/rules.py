@@ -76,7 +76,9 @@ class Mutant(StrEnum):
     )
     CLOSE_KEEPS_UNUSED_HOLD = "money is held for pictures that nobody will buy"
     EXPIRED_WITH_PICTURES = "a parked job that already has paid pictures must deliver them at its deadline"
-    EXPIRED_WITH_CALLS_BEHIND_IT = "what a vendor was asked for has a story, and may have a price, that `expired` denies"
+    EXPIRED_WITH_CALLS_BEHIND_IT = (
+        "what a vendor was asked for has a story, and may have a price, that `expired` denies"
+    )
     SUCCEEDED_EMPTY_HANDED = "nothing left to buy is not the same as something to deliver"
     REFUSAL_FAILS_PARTLY_FILLED_JOB = "a final refusal of one attempt does not undo the pictures of another"
     NO_POISON_RULE = "a queued job whose claims are used up waits for ever for its open attempt"
