@@ -79,7 +79,14 @@ class Kitchen:
     parts: Parts
     team_id: str
 
-    async def order(self, prompt: str = "a boat", *, key: str | None = None, **fields: Any) -> str:
+    async def order(
+        self,
+        prompt: str = "a boat",
+        *,
+        key: str | None = None,
+        cancel_after_s: float | None = None,
+        **fields: Any,
+    ) -> str:
         """Submit a request, and return its job's id."""
         request = ImageRequest(model="gpt-image-2", prompt=prompt, **fields)
         submission = Submission(
@@ -89,6 +96,7 @@ class Kitchen:
             fingerprint=prompt.encode(),
             idempotency_key=key,
             metadata={},
+            cancel_after_s=cancel_after_s,
             is_waited_for=False,
         )
         return (await self.parts.jobs.submit(submission)).job.id

@@ -82,7 +82,6 @@ def _statements(*, is_sqlite: bool) -> tuple[Update, Update]:
         .values(
             **held,
             status=start().reaches.value,
-            started_at=func.coalesce(jobs.c.started_at, now()),
             revision=jobs.c.revision + 1,
         )
         .returning(*jobs.c)

@@ -14,7 +14,7 @@ class Status(StrEnum):
     QUEUED = "queued"
     """Waits for a worker; `start` moves it on."""
     IN_PROGRESS = "in_progress"
-    """A worker holds its lease; that worker, or the sweeper once the lease lapses, moves it on."""
+    """A worker holds its lease; it moves the job on, or the sweeper once the lease lapses or the deadline passes."""
     SUCCEEDED = "succeeded"
     """At least one picture was delivered."""
     FAILED = "failed"
@@ -22,7 +22,7 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
     """The client gave it up; calls already sent are followed to their end."""
     EXPIRED = "expired"
-    """Its deadline came before any worker did."""
+    """Its deadline came before any vendor was asked."""
 
     @property
     def is_final(self) -> bool:
@@ -98,8 +98,8 @@ def cancel() -> Move:
 
 
 def expire() -> Move:
-    """The deadline came before a worker did."""
-    return Move("expire", frozenset({Status.QUEUED}), Status.EXPIRED, "not started by its deadline")
+    """The deadline came before any vendor was asked."""
+    return Move("expire", OPEN, Status.EXPIRED, "not started by its deadline")
 
 
 MOVES: Final = (start(), park(), rescue(), finish(), fail(), cancel(), expire())
@@ -126,9 +126,9 @@ class Ending(StrEnum):
     ALL_FAILED = "all_failed"
     """Attempts are used up, and none was paid for."""
     UNAVAILABLE = "unavailable"
-    """No route could be asked."""
+    """There was no attempt, for no route can be asked."""
     NOT_STARTED = "not_started"
-    """The deadline came before any worker did."""
+    """There was no attempt by the deadline."""
     POISONED = "poisoned"
     """It ended the process of every worker that took it."""
 
@@ -167,16 +167,14 @@ class End:
 Verdict: TypeAlias = Wait | Buy | End
 
 
-def conclude(
-    attempts: Sequence[AttemptFact], *, to_buy: int, max_rounds: int, is_due: bool, was_started: bool
-) -> Verdict:
+def conclude(attempts: Sequence[AttemptFact], *, to_buy: int, max_rounds: int, is_due: bool) -> Verdict:
     """Say what an open job needs next, from its attempts and the pictures that may still be bought.
 
-    `is_due`: its deadline has passed. An order at a vendor that is still open then ends the job with an unknown
-    outcome; a call that is in flight is waited for, because the caller bounds it.
+    `is_due`: its deadline has passed. A call or an order that is still open then ends the job with an unknown outcome,
+    unless pictures are in hand; it is followed on, as those of a cancelled job are.
     """
     open_states = {attempt.state for attempt in attempts if attempt.state.is_open}
-    if AttemptState.INTENT in open_states:
+    if AttemptState.INTENT in open_states and not is_due:
         return Wait()
     may_buy = to_buy > 0 and not is_due and _fault(attempts) is None
     rounds = max((attempt.round for attempt in attempts), default=0)
@@ -184,20 +182,19 @@ def conclude(
         return Buy(to_buy, rounds + 1)
     if open_states and not is_due:
         return Wait()
-    return End(_ending(attempts, was_started=was_started))
+    return End(ending_of(attempts) or (Ending.NOT_STARTED if is_due else Ending.UNAVAILABLE))
 
 
-def _ending(attempts: Sequence[AttemptFact], *, was_started: bool) -> Ending:
+def ending_of(attempts: Sequence[AttemptFact]) -> Ending | None:
+    """What a job comes to that ends with these attempts; None when there was none."""
     states = {attempt.state for attempt in attempts}
     if AttemptState.SUCCEEDED in states:
         return Ending.PICTURES
     if _fault(attempts) is not None:
         return Ending.FAULT
-    if states & {AttemptState.UNKNOWN, AttemptState.ACCEPTED}:
+    if states & {AttemptState.UNKNOWN, *OPEN_ATTEMPT}:
         return Ending.OUTCOME_UNKNOWN
-    if attempts:
-        return Ending.ALL_FAILED
-    return Ending.UNAVAILABLE if was_started else Ending.NOT_STARTED
+    return Ending.ALL_FAILED if attempts else None
 
 
 def _fault(attempts: Sequence[AttemptFact]) -> FailureKind | None:

@@ -8,7 +8,7 @@ from app.domain.errors import GatewayError, InvalidValue, UnsupportedParameter
 from app.domain.failures import CLASS_OF, FailureClass, FailureKind
 from app.domain.results import Usage
 from app.jobs.errors import JobPoisoned
-from app.jobs.lifecycle import AttemptState, Ending
+from app.jobs.lifecycle import OPEN_ATTEMPT, AttemptState, Ending
 from app.jobs.records import Attempt, Job
 from app.kit.json import Json, JsonObject
 from app.routing.errors import (
@@ -50,12 +50,12 @@ def _error(ending: Ending, attempts: Sequence[Attempt]) -> GatewayError:
             return _all_failed(attempts)
         case Ending.UNAVAILABLE:
             return UpstreamUnavailable(
-                "No upstream could be asked for this model in time. Try again later.",
+                "No upstream can be asked for this model at the moment. Nothing was bought; try again later.",
                 retry_after_s=RETRY_AFTER_S,
             )
         case Ending.NOT_STARTED:
             return UpstreamUnavailable(
-                "The job's deadline came before a worker was free. Nothing was bought; try again later.",
+                "The job's deadline came before any upstream could be asked. Nothing was bought; try again later.",
                 retry_after_s=RETRY_AFTER_S,
             )
         case Ending.POISONED:
@@ -66,7 +66,7 @@ def _error(ending: Ending, attempts: Sequence[Attempt]) -> GatewayError:
             raise ValueError("a job that ends with pictures has no error")
 
 
-_MAY_BE_PAID: Final = frozenset({AttemptState.UNKNOWN, AttemptState.ACCEPTED})
+_MAY_BE_PAID: Final = frozenset({AttemptState.UNKNOWN, *OPEN_ATTEMPT})
 
 
 def _fault(attempts: Sequence[Attempt]) -> GatewayError:

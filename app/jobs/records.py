@@ -33,6 +33,7 @@ class Job:
     claims: int
     available_at: datetime
     deadline_at: datetime
+    cancel_at: datetime | None
     to_buy: int
     spare: int
     picture_hold_micros: int | None

@@ -524,23 +524,28 @@ async def unfinished(connection: Connection) -> dict[Status, int]:
 
 
 async def late(connection: Connection, *, limit: int) -> list[Job]:
-    """Lock up to `limit` jobs that wait past their deadline and have no open attempt, oldest deadline first."""
+    """Lock up to `limit` jobs that wait past their deadline, oldest deadline first."""
+    query = (
+        select(jobs).where(has_status(Status.QUEUED), jobs.c.deadline_at < now()).order_by(jobs.c.deadline_at)
+    )
+    return await _locked_free(connection, query, limit)
+
+
+async def beyond_limit(connection: Connection, *, after_s: float, limit: int) -> list[Job]:
+    """Lock up to `limit` open jobs past the time limit of their client, held ones only `after_s` seconds later."""
     query = (
         select(jobs)
-        .where(has_status(Status.QUEUED), jobs.c.deadline_at < now(), ~_has_attempt(is_open_attempt()))
-        .order_by(jobs.c.deadline_at)
+        .where(has_status(Status.QUEUED, Status.IN_PROGRESS), jobs.c.cancel_at < now())
+        .where(or_(has_status(Status.QUEUED), jobs.c.cancel_at < from_now(-after_s)))
+        .order_by(jobs.c.cancel_at)
     )
     return await _locked_free(connection, query, limit)
 
 
 async def undecided(connection: Connection, *, after_s: float, limit: int) -> list[Job]:
-    """Lock up to `limit` jobs that are held, have no open attempt, and are `after_s` seconds past their deadline."""
+    """Lock up to `limit` jobs that are held, and are `after_s` seconds past their deadline all the same."""
     # Few jobs are in progress at any time, so no index on their deadline is worth its upkeep.
-    query = select(jobs).where(
-        has_status(Status.IN_PROGRESS),
-        jobs.c.deadline_at < from_now(-after_s),
-        ~_has_attempt(is_open_attempt()),
-    )
+    query = select(jobs).where(has_status(Status.IN_PROGRESS), jobs.c.deadline_at < from_now(-after_s))
     return await _locked_free(connection, query, limit)
 
 

@@ -23,7 +23,7 @@ from app.catalog.pricing import Cost, actual
 from app.db.engine import StoreUnavailable
 from app.domain.failures import CLASS_OF, FailureClass, FailureKind, UpstreamFailure
 from app.domain.money import Certainty
-from app.jobs.lifecycle import AttemptState, Buy, Ending
+from app.jobs.lifecycle import AttemptState, Buy
 from app.jobs.orders import Order, order_of, target_document
 from app.jobs.records import Attempt, Job
 from app.jobs.routes import Routes
@@ -43,7 +43,7 @@ from app.upstreams.contract import Adapter, Call, Finished, Partial, RemotePictu
 LOG = get_logger(__name__)
 
 GRACE_S: Final = 60.0
-"""How long after the deadline a call that is in flight may still bring its pictures."""
+"""How long after the deadline, which ends its job, a call that is in flight is followed: its pictures are paid for."""
 _SEND_WITHIN_LEASES: Final = 2 / 3
 """A call is sent at once after its intent is committed, or not at all: others judge it by that. 20 s by default."""
 _JUDGE_AFTER_LEASES: Final = 1.0
@@ -143,7 +143,11 @@ class Runner:
         if decision.job.status.is_final and decision.judged_in_s is None:
             return False
         if decision.judged_in_s is not None:
-            await self._give_back(decision, max(decision.judged_in_s, 0.1))
+            # An open job is ended at its deadline, whatever is open then.
+            in_s = decision.judged_in_s
+            if not decision.job.status.is_final:
+                in_s = min(in_s, decision.due_in_s)
+            await self._give_back(decision, max(in_s, 0.1))
             return False
         return not decision.job.status.is_final
 
@@ -201,8 +205,7 @@ class Runner:
         if not waits and any(item.absence is Absence.LATER for item in plan.left_out):
             waits.append(earliest(at, plan.retry_at))
         if not waits:
-            ending = Ending.ALL_FAILED if _all_unable(decision.attempts) else Ending.UNAVAILABLE
-            await persist(lambda: self._work.transitions.give_up(self._job.id, self._token, ending))
+            await persist(lambda: self._work.transitions.give_up(self._job.id, self._token))
             self._announce(is_final=True)
             return None
         return min(*waits, max(decision.due_in_s, 0.1))
@@ -498,11 +501,6 @@ def _untried_first(plan: Plan, attempts: tuple[Attempt, ...]) -> list[Candidate]
 def _is_unable(candidate: Candidate, attempts: tuple[Attempt, ...]) -> bool:
     """Whether a route has told this job that it lacks something: it would say so again."""
     return any(item.failure is FailureKind.UNSUPPORTED for item in _failures_at(candidate, attempts))
-
-
-def _all_unable(attempts: tuple[Attempt, ...]) -> bool:
-    """Whether everybody who was asked lacks something that the job wants."""
-    return bool(attempts) and all(item.failure is FailureKind.UNSUPPORTED for item in attempts)
 
 
 def _backoff_s(candidate: Candidate, attempts: tuple[Attempt, ...], at: datetime) -> float:

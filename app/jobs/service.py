@@ -15,6 +15,7 @@ from app.assets.records import Asset, AssetKind, Picture
 from app.assets.repository import assets_of_jobs, hand_on_inputs, insert_assets
 from app.db.connection import Connection
 from app.db.engine import Database, StoreUnavailable
+from app.db.types import from_now
 from app.db.witness import Witness, unwitnessed
 from app.domain.errors import GatewayError
 from app.domain.money import Certainty
@@ -75,6 +76,7 @@ class Submission:
     priority: int = 1
     """0 high, 1 normal, 2 low."""
     cancel_after_s: float | None = None
+    """When the job is cancelled if it is not final by then; None: never. Its deadline ends it in any case."""
     is_waited_for: bool
     """Whether the caller is held for the result."""
     inputs: Sequence[Picture] = ()
@@ -214,7 +216,7 @@ class JobService:
             )
         await self._allowance.open_budgets(in_force)
         job_id = new_id("job")
-        values = {
+        values: dict[str, object] = {
             "id": job_id,
             "team_id": submission.team_id,
             "api_key_id": submission.api_key_id,
@@ -235,7 +237,9 @@ class JobService:
             "caller_retry": submission.sdk_retry or 0,
             "requeued_from": submission.requeued_from,
         }
-        deadline_s = min(admitted.deadline_s, submission.cancel_after_s or admitted.deadline_s)
+        deadline_s, cancel_after_s = admitted.deadline_s, submission.cancel_after_s
+        if cancel_after_s is not None and cancel_after_s < deadline_s:
+            values["cancel_at"] = from_now(cancel_after_s)
         take = partial(self._allowance.take, terms=terms, in_force=in_force)
         try:
             submitted = await self._insert_surely(

@@ -52,7 +52,7 @@ class Sweeper:
         Raises:
             StoreUnavailable: the database did not answer; the next sweep goes on.
         """
-        moved = 0
+        moved = await self.call_off()
         # The embedded default is one process: a lease there lapses only with the process that would rescue it.
         if not self._database.is_sqlite:
             while rescued := await self._transitions.rescue():
@@ -66,9 +66,24 @@ class Sweeper:
             moved += len(ended)
             for job_id in ended:
                 announce(self._events, job_id, is_final=True)
+                self._doorbell.ring(job_id)
             if len(ended) < SWEEP_BATCH:
                 break
         return moved
+
+    async def call_off(self) -> int:
+        """Cancel jobs past the time limit that their client set; how many.
+
+        Raises:
+            StoreUnavailable: the database did not answer; the next call goes on.
+        """
+        cancelled = await self._transitions.call_off()
+        for job_id in cancelled:
+            LOG.info("job.called_off", job_id=job_id)
+            self._events.publish(job_id)
+            # A call that is still open wants to be followed.
+            self._doorbell.ring(job_id)
+        return len(cancelled)
 
     async def purge(self) -> int:
         """Delete pictures past their life, inputs of final jobs and lapsed idempotency keys; how many rows.

@@ -28,6 +28,7 @@ from app.jobs.lifecycle import (
     Wait,
     cancel,
     conclude,
+    ending_of,
     expire,
     fail,
     finish,
@@ -45,9 +46,9 @@ LOG = get_logger(__name__)
 
 CLAIMS_MAX: Final = 3
 """After so many claims that ended with their worker, a job is not tried again."""
-UNDECIDED_S: Final = 30.0
-"""How long past its deadline a job with nothing under way is left to its holder, whose lease may outlive its wits: the
-heartbeat has a thread of its own. Half of the minute that is promised.
+UNDECIDED_S: Final = 5.0
+"""How long past its deadline a job is left to its holder, who decides within milliseconds, unless its lease outlives
+its wits (the heartbeat has a thread of its own), or its process is gone and the lease still runs.
 """
 SWEEP_BATCH: Final = 200
 """Rows moved by one sweep, so that no transaction of it grows long."""
@@ -143,6 +144,8 @@ class Transitions:
                     is_changed = True
             if is_changed:
                 attempts = await repository.attempts_of(connection, [job_id])
+            if not job.status.is_final and job.cancel_at is not None and job.cancel_at <= at:
+                job = await self._close(connection, job, attempts, cancel(), {})
             verdict = self._verdict(job, attempts, at, max_rounds)
             if isinstance(verdict, End):
                 job = await self._end(connection, job, attempts, verdict.ending)
@@ -152,7 +155,8 @@ class Transitions:
             if job.status.is_final and not any(attempt.state.is_open for attempt in attempts):
                 await self._release(connection, job)
             orders = [item.outcome_due for item in attempts if item.state is AttemptState.ACCEPTED]
-            turns = [*orders, *([] if job.status.is_final else [job.deadline_at])]
+            limits = [] if job.status.is_final else [job.deadline_at, job.cancel_at or job.deadline_at]
+            turns = [*orders, *limits]
             intents = [attempt.outcome_due for attempt in foreign if attempt.state is AttemptState.INTENT]
             return Decision(
                 job=job,
@@ -182,7 +186,7 @@ class Transitions:
             Lost: the token is not the current one, the job is over, or its pictures were bought meanwhile.
         """
         async with self._database.transaction() as connection:
-            job, _ = await self._held(connection, job_id, token)
+            job, at = await self._held(connection, job_id, token)
             before = await repository.attempts_of(connection, [job_id])
             landed = {attempt.id for attempt in before}
             if planned[0].id in landed:  # our own COMMIT had landed, only its answer was lost
@@ -208,7 +212,8 @@ class Transitions:
                 opened.append(await repository.insert_attempt(connection, values, outcome_due_s=timeout_s))
             bought = sum(new.pictures for new in admitted)
             if bought:
-                await repository.change(connection, job_id, {"to_buy": job.to_buy - bought})
+                begun = {"to_buy": job.to_buy - bought, "started_at": job.started_at or at}
+                await repository.change(connection, job_id, begun)
             return tuple(opened)
 
     async def accept(self, attempt: Attempt, ticket: str) -> bool:
@@ -362,7 +367,7 @@ class Transitions:
             if found is not None and found[0].claims:
                 await repository.change(connection, job_id, {"claims": found[0].claims - 1}, visible=False)
 
-    async def give_up(self, job_id: str, token: int, ending: Ending) -> Job:
+    async def give_up(self, job_id: str, token: int) -> Job:
         """Buy no more for a job for which no route can be asked, and end it unless calls are still open.
 
         Raises:
@@ -377,9 +382,8 @@ class Transitions:
                 await _release_unbought(connection, job, job.to_buy)
                 await repository.change(connection, job_id, {"to_buy": 0})
                 return replace(job, to_buy=0)
-            if any(attempt.state is AttemptState.UNKNOWN for attempt in attempts):
-                # Repeating such a job may be paid for twice, whatever kept us from asking elsewhere.
-                ending = Ending.OUTCOME_UNKNOWN
+            # What became of those that were asked says more than that nobody is left to ask.
+            ending = ending_of([attempt.fact() for attempt in attempts]) or Ending.UNAVAILABLE
             return await self._end(connection, job, attempts, ending)
 
     async def cancel(
@@ -407,6 +411,16 @@ class Transitions:
             await witness(connection, job, cancelled)
             return cancelled, True
 
+    async def call_off(self) -> list[str]:
+        """Cancel jobs past the time limit that their client set, unless their holder is just about to; their ids."""
+        async with self._database.transaction() as connection:
+            found = await repository.beyond_limit(connection, after_s=UNDECIDED_S, limit=SWEEP_BATCH)
+            await books.lock(connection, (budget for job in found for budget in job.budgets))
+            for job in found:
+                attempts = await repository.attempts_of(connection, [job.id])
+                await self._close(connection, job, attempts, cancel(), {})
+            return [job.id for job in found]
+
     async def rescue(self) -> list[str]:
         """Take jobs from workers that no longer renew their lease, so that others go on; their ids."""
         async with self._database.transaction() as connection:
@@ -426,29 +440,33 @@ class Transitions:
         used up their claims; their ids.
         """
         async with self._database.transaction() as connection:
-            overdue = await repository.spent(connection, claims_max=CLAIMS_MAX, limit=SWEEP_BATCH)
-            if len(overdue) < SWEEP_BATCH:
-                known = {job.id for job in overdue}
-                late = await repository.late(connection, limit=SWEEP_BATCH - len(overdue))
+            spent = await repository.spent(connection, claims_max=CLAIMS_MAX, limit=SWEEP_BATCH)
+            overdue: list[Job] = []
+            if len(spent) < SWEEP_BATCH:
+                known = {job.id for job in spent}
+                late = await repository.late(connection, limit=SWEEP_BATCH - len(spent))
                 overdue += [job for job in late if job.id not in known]
-            if len(overdue) < SWEEP_BATCH:
-                limit = SWEEP_BATCH - len(overdue)
+            if len(spent) + len(overdue) < SWEEP_BATCH:
+                limit = SWEEP_BATCH - len(spent) - len(overdue)
                 overdue += await repository.undecided(connection, after_s=UNDECIDED_S, limit=limit)
             # All at once and in their order: other transactions hold a job each, and its budgets.
-            await books.lock(connection, (budget for job in overdue for budget in job.budgets))
+            await books.lock(connection, (budget for job in [*spent, *overdue] for budget in job.budgets))
+            for job in spent:
+                await self._give_up_spent(connection, job)
             for job in overdue:
-                await self._end_overdue(connection, job)
-            return [job.id for job in overdue]
+                # Calls that are open may still be sent or answered: they stay open, and are followed.
+                attempts = await repository.attempts_of(connection, [job.id])
+                ending = ending_of([attempt.fact() for attempt in attempts]) or Ending.NOT_STARTED
+                await self._end(connection, job, attempts, ending)
+            return [job.id for job in [*spent, *overdue]]
 
-    async def _end_overdue(self, connection: Connection, job: Job) -> None:
+    async def _give_up_spent(self, connection: Connection, job: Job) -> None:
         for attempt in await repository.attempts_of(connection, [job.id]):
             if attempt.state.is_open:
                 job = await self._outcome_unknown(connection, job, attempt, _UNANSWERED)
-        attempts = await repository.attempts_of(connection, [job.id])
-        if job.status.is_final:
-            return
-        ending = Ending.POISONED if job.claims >= CLAIMS_MAX else _ending_at_deadline(attempts, job)
-        await self._end(connection, job, attempts, ending)
+        if not job.status.is_final:
+            attempts = await repository.attempts_of(connection, [job.id])
+            await self._end(connection, job, attempts, Ending.POISONED)
 
     async def start_over(self, *, in_process: Collection[str]) -> None:
         """As the embedded default starts: no worker is left, so every lease is void and every intent due.
@@ -477,7 +495,6 @@ class Transitions:
             to_buy=job.to_buy,
             max_rounds=max_rounds,
             is_due=job.deadline_at <= at,
-            was_started=job.started_at is not None,
         )
 
     @staticmethod
@@ -525,7 +542,7 @@ class Transitions:
                 # An attempt that was written off and replaced may have delivered too.
                 await move_to_late(connection, job.id, but=result_files(result))
             return await self._close(connection, job, attempts, finish(), {"result": result})
-        step = expire() if ending is Ending.NOT_STARTED and job.status is Status.QUEUED else fail()
+        step = expire() if ending is Ending.NOT_STARTED else fail()
         return await self._close(connection, job, attempts, step, {"error": error_of(ending, attempts)})
 
     @staticmethod
@@ -572,13 +589,6 @@ _ENDED_WITH_US: Final = UpstreamFailure(FailureKind.DOWN, "it ended with the pro
 _UNANSWERED: Final = UpstreamFailure(
     FailureKind.TIMED_OUT, "its worker stopped before an answer was recorded"
 )
-
-
-def _ending_at_deadline(attempts: Sequence[Attempt], job: Job) -> Ending:
-    facts = [attempt.fact() for attempt in attempts]
-    was_started = job.started_at is not None
-    verdict = conclude(facts, to_buy=job.to_buy, max_rounds=0, is_due=True, was_started=was_started)
-    return verdict.ending if isinstance(verdict, End) else Ending.NOT_STARTED
 
 
 async def _locked(connection: Connection, job_id: str) -> tuple[Job, datetime]:

@@ -151,9 +151,10 @@ def expand(found: Mapping[Pair, Standing], pairs: Sequence[Pair]) -> dict[Pair, 
     """Spread what holds for whole upstreams over the given pairs."""
     spread: dict[Pair, Standing] = {}
     for upstream, model in pairs:
-        standing = found.get((upstream, WHOLE)) or found.get((upstream, model))
-        if standing is not None:
-            spread[upstream, model] = standing
+        known = [found[pair] for pair in ((upstream, WHOLE), (upstream, model)) if pair in found]
+        if known:
+            # What waiting does not change decides, such as an operator's word on a model of a vendor that cools down.
+            spread[upstream, model] = next((item for item in known if item.absence is Absence.OFF), known[0])
     return spread
 
 

@@ -104,7 +104,9 @@ async def test_every_parameter_reaches_the_job(gateway: Gateway, client: httpx2.
     assert answer.status_code == 202, answer.text
     job = (await gateway.jobs.view(answer.json()["id"], None)).job
     assert (job.metadata, job.priority) == ({"album": "one"}, 0)
-    assert 55 < (job.deadline_at - job.created_at).total_seconds() < 65
+    assert job.cancel_at is not None
+    assert 55 < (job.cancel_at - job.created_at).total_seconds() < 65
+    assert (job.deadline_at - job.created_at).total_seconds() > 500
     request = job.request
     assert (request.n, request.size, request.quality, request.background) == (2, "1024x1024", "low", "opaque")
     assert (request.output_format, request.output_compression, request.moderation) == ("webp", 50, "low")

@@ -131,6 +131,7 @@ class Store:
                 "available_at": job.available_at - past,
                 "deadline_at": job.deadline_at - past,
                 "expires_at": job.expires_at - past,
+                "cancel_at": None if job.cancel_at is None else job.cancel_at - past,
             }
             await connection.execute(update(jobs).where(jobs.c.id == job_id).values(**times, **lease))
             for attempt in await repository.attempts_of(connection, [job_id]):

@@ -94,7 +94,9 @@ FAULT = fact(U, kind=FailureKind.REFUSED)
 CASES: list[tuple[str, list[AttemptFact], int, bool, Verdict]] = [
     ("nothing was tried", [], 2, False, Buy(2, 1)),
     ("a call is in flight", [fact(I)], 1, False, Wait()),
-    ("a call is in flight at the deadline", [fact(I)], 1, True, Wait()),
+    ("a call is in flight at the deadline", [fact(I)], 1, True, End(Ending.OUTCOME_UNKNOWN)),
+    ("a call is in flight at the deadline, a part is there", [fact(I), fact(S)], 0, True, End(Ending.PICTURES)),
+    ("a call is in flight at the deadline, another was refused", [fact(I), FAULT], 0, True, End(Ending.FAULT)),
     ("an order is open, all is bought", [fact(A)], 0, False, Wait()),
     ("an order is open, a part is to be bought again", [fact(A), fact(U)], 1, False, Buy(1, 2)),
     ("an order is open at the deadline", [fact(A)], 0, True, End(Ending.OUTCOME_UNKNOWN)),
@@ -110,6 +112,7 @@ CASES: list[tuple[str, list[AttemptFact], int, bool, Verdict]] = [
     ("the outcome is unknown, failover allows one more", [fact(K)], 1, False, Buy(1, 2)),
     ("unknown once, then all failed", [fact(K), fact(U, round_number=4)], 1, False, End(Ending.OUTCOME_UNKNOWN)),
     ("attempts are used up", [fact(U, round_number=4)], 1, False, End(Ending.ALL_FAILED)),
+    ("nothing was tried by the deadline", [], 2, True, End(Ending.NOT_STARTED)),
     ("attempts failed until the deadline", [fact(U)], 1, True, End(Ending.ALL_FAILED)),
 ]  # fmt: skip
 
@@ -118,30 +121,23 @@ CASES: list[tuple[str, list[AttemptFact], int, bool, Verdict]] = [
     "facts, to_buy, is_due, verdict", [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_what_a_job_needs_next(facts: list[AttemptFact], to_buy: int, is_due: bool, verdict: Verdict) -> None:
-    assert conclude(facts, to_buy=to_buy, max_rounds=4, is_due=is_due, was_started=True) == verdict
-
-
-@pytest.mark.parametrize("was_started, ending", [(True, Ending.UNAVAILABLE), (False, Ending.NOT_STARTED)])
-def test_a_deadline_without_any_attempt_tells_whether_a_worker_came(
-    was_started: bool, ending: Ending
-) -> None:
-    assert conclude([], to_buy=1, max_rounds=4, is_due=True, was_started=was_started) == End(ending)
+    assert conclude(facts, to_buy=to_buy, max_rounds=4, is_due=is_due) == verdict
 
 
 @pytest.mark.parametrize("kind", FailureKind)
 def test_only_a_fault_of_the_request_ends_all_buying(kind: FailureKind) -> None:
-    verdict = conclude([fact(U, kind=kind)], to_buy=1, max_rounds=4, is_due=False, was_started=True)
+    verdict = conclude([fact(U, kind=kind)], to_buy=1, max_rounds=4, is_due=False)
     assert isinstance(verdict, End) == (CLASS_OF[kind] is FailureClass.FINAL)
 
 
-def test_whatever_the_evidence_pictures_are_delivered_and_calls_in_flight_awaited() -> None:
+def test_whatever_the_evidence_pictures_are_delivered_and_the_deadline_kept() -> None:
     kinds: list[AttemptFact] = [fact(state) for state in AttemptState] + [FAULT]
     for size in range(4):
         for facts in itertools.combinations_with_replacement(kinds, size):
             for to_buy, is_due in itertools.product((0, 1), (False, True)):
-                verdict = conclude(facts, to_buy=to_buy, max_rounds=4, is_due=is_due, was_started=True)
+                verdict = conclude(facts, to_buy=to_buy, max_rounds=4, is_due=is_due)
                 states = {item.state for item in facts}
-                if I in states:
+                if I in states and not is_due:
                     assert verdict == Wait()
                 if isinstance(verdict, Buy):
                     assert to_buy
@@ -149,8 +145,9 @@ def test_whatever_the_evidence_pictures_are_delivered_and_calls_in_flight_awaite
                     assert FAULT not in facts
                 if isinstance(verdict, End):
                     assert (verdict.ending is Ending.PICTURES) == (S in states)
+                    assert (verdict.ending is Ending.NOT_STARTED) == (is_due and not facts)
                     assert is_due or A not in states
-                if is_due and I not in states:
+                if is_due:
                     assert isinstance(verdict, End)
 
 

@@ -30,7 +30,7 @@ from app.domain.pictures import PictureFormat
 from app.jobs import repository
 from app.jobs.errors import IdempotencyKeyReused
 from app.jobs.integrity import check_integrity
-from app.jobs.lifecycle import FINAL, AttemptState, Ending, Status
+from app.jobs.lifecycle import FINAL, AttemptState, Status
 from app.jobs.records import Attempt, Job
 from app.jobs.service import JobService
 from app.jobs.transitions import CLAIMS_MAX, FOLLOW_S, Lost, NewAttempt, Transitions, UpstreamLimits
@@ -145,7 +145,7 @@ class Moves(RuleBasedStateMachine):
 
         self.world.run(work())
         for n, model in orders:
-            self.submit(n, model, None)
+            self.submit(n, model, None, None)
         self.claim(len(orders), 1)
 
     # Clients.
@@ -154,13 +154,14 @@ class Moves(RuleBasedStateMachine):
         n=st.integers(1, 4),
         model=st.sampled_from([CAREFUL, EAGER]),
         key=st.sampled_from([None, None, "a", "b"]),
+        cancel_after_s=st.sampled_from([None, None, 60.0]),
     )
-    def submit(self, n: int, model: str, key: str | None) -> None:
-        """A client asks for pictures, perhaps once more under the same key."""
+    def submit(self, n: int, model: str, key: str | None, cancel_after_s: float | None) -> None:
+        """A client asks for pictures, perhaps once more under the same key, perhaps within a time of its own."""
         if len(self.truths) >= 3 and key is None:
             return
         self.again = None
-        wanted = submission(TEAM, model=model, n=n, idempotency_key=key)
+        wanted = submission(TEAM, model=model, n=n, idempotency_key=key, cancel_after_s=cancel_after_s)
         known = self.keys.get(key or "")
         try:
             done = self.world.run(self.door.submit(wanted))
@@ -278,7 +279,7 @@ class Moves(RuleBasedStateMachine):
     def give_up(self, data: st.DataObject) -> None:
         """A run finds no route that can be asked."""
         run = self._run(data)
-        self._act(lambda: run.moves.give_up(run.job.id, run.job.lease_token, Ending.UNAVAILABLE))
+        self._act(lambda: run.moves.give_up(run.job.id, run.job.lease_token))
 
     @precondition(lambda self: self.runs)
     @rule(data=st.data())
@@ -307,6 +308,7 @@ class Moves(RuleBasedStateMachine):
 
         async def work() -> None:
             await asyncio.gather(self.moves[0].rescue(), self.moves[1].rescue())
+            await asyncio.gather(self.moves[0].call_off(), self.moves[1].call_off())
             await asyncio.gather(self.moves[0].end_overdue(), self.moves[1].end_overdue())
 
         self.again = None
@@ -401,7 +403,7 @@ class Moves(RuleBasedStateMachine):
         for attempt in decision.resume:
             if self.orders[attempt.id] != "hangs":
                 self._poll(run, Call(attempt, fate="ticket", order=self.orders[attempt.id]))
-        self._act(lambda: run.moves.give_up(run.job.id, token, Ending.UNAVAILABLE))
+        self._act(lambda: run.moves.give_up(run.job.id, token))
         self._act(lambda: run.moves.decide(run.job.id, token, max_rounds=4, followed=frozenset()))
         self._act(lambda: run.moves.park(run.job.id, token, delay_s=0.0))
         self.runs.remove(run)
@@ -538,7 +540,7 @@ class Moves(RuleBasedStateMachine):
     def _age(self, seconds: float) -> None:
         # What is released never changes again, its age included.
         columns = {
-            "jobs": "created_at started_at available_at deadline_at lease_until finished_at",
+            "jobs": "created_at started_at available_at deadline_at cancel_at lease_until finished_at",
             "attempts": "opened_at outcome_due finished_at",
         }
         frozen = {"attempts": " WHERE settled IS DISTINCT FROM 'released'"}

@@ -309,3 +309,11 @@ async def test_measuring_reads_an_index_and_not_the_table(postgres_store: Store)
         plan = [row[0] for row in await connection.driver.fetch(f"EXPLAIN {statement}", *parameters)]
     assert "Index Scan Backward using attempts_rate" in "\n".join(plan)
     assert "Sort" not in "\n".join(plan)
+
+
+async def test_an_operators_word_on_a_model_outlasts_the_pause_of_its_vendor(workers: Workers) -> None:
+    one, other = workers
+    await one.routes.turn("openai", [REMOTE["openai"]], "off")
+    await one.fail(FailureKind.BUSY, retry_after_s=30)
+    (left_out,) = (await other.plan()).left_out
+    assert left_out.absence is Absence.OFF

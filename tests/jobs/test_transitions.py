@@ -9,9 +9,10 @@ from sqlalchemy.exc import DBAPIError
 
 from app.assets.records import AssetKind
 from app.assets.repository import assets_of_jobs
+from app.db.types import from_now
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.domain.money import Certainty
-from app.jobs.lifecycle import AttemptState, Buy, Ending, Status
+from app.jobs.lifecycle import AttemptState, Buy, Status
 from app.jobs.records import Attempt
 from app.jobs.transitions import CLAIMS_MAX, FOLLOW_S, Lost, NewAttempt, UpstreamLimits
 from tests.jobs.conftest import NO_LIMITS, PRICE, Store
@@ -260,6 +261,112 @@ async def test_a_final_job_is_not_cancelled(store: Store) -> None:
     assert again[1] is False
 
 
+async def test_a_claimed_job_is_not_started_before_an_attempt_is_opened(store: Store) -> None:
+    job_id = await store.job()
+    job = await store.claim()
+    assert (await store.look(job_id)).started_at is None
+    await store.open(job)
+    assert (await store.look(job_id)).started_at is not None
+
+
+async def test_a_job_that_asked_nobody_by_its_deadline_expires_in_its_holders_hands(store: Store) -> None:
+    job_id = await store.job()
+    job = await store.claim()
+    await store.age(job_id, 601.0)
+    await decide(store, job_id, job.lease_token)
+    ended = await store.look(job_id)
+    assert (ended.status, ended.lease_until) == (Status.EXPIRED, None)
+    assert ended.error is not None
+    assert ended.error["code"] == "upstream_unavailable"
+
+
+async def test_a_job_that_was_put_back_without_an_attempt_expires(store: Store) -> None:
+    job_id = await store.job()
+    job = await store.claim()
+    await store.moves.park(job_id, job.lease_token, delay_s=700.0)
+    await store.age(job_id, 601.0)
+    assert await store.moves.end_overdue() == [job_id]
+    assert (await store.look(job_id)).status is Status.EXPIRED
+
+
+async def test_a_job_whose_attempts_failed_does_not_expire(store: Store) -> None:
+    job_id = await store.job()
+    job = await store.claim()
+    (attempt,) = await store.open(job)
+    await store.moves.refuse(attempt, BUSY)
+    await store.moves.park(job_id, job.lease_token, delay_s=700.0)
+    await store.age(job_id, 601.0)
+    assert await store.moves.end_overdue() == [job_id]
+    ended = await store.look(job_id)
+    assert ended.error is not None
+    assert (ended.status, ended.error["code"]) == (Status.FAILED, "all_upstreams_failed")
+
+
+async def test_a_call_of_a_dead_worker_does_not_keep_its_job_open_beyond_the_deadline(
+    postgres_store: Store,
+) -> None:
+    store = postgres_store
+    job_id = await store.job()
+    await store.open(await store.claim("worker-1"))
+    await store.age(job_id, 31.0)
+    await store.moves.rescue()
+    async with store.database.transaction() as connection:
+        await connection.execute(text("UPDATE jobs SET deadline_at = now() - interval '1 s'"))
+    assert await store.moves.end_overdue() == [job_id]
+    ended = await store.look(job_id)
+    assert ended.error is not None
+    assert (ended.status, ended.error["code"]) == (Status.FAILED, "upstream_outcome_unknown")
+    # Whoever began it may still be about to send it: it is not written off before its time.
+    assert (await store.attempts(job_id))[0].state is AttemptState.INTENT
+    heir = await store.claim("worker-2")
+    await store.age(job_id, 300.0)
+    await store.moves.renew({job_id: heir.lease_token})
+    await decide(store, job_id, heir.lease_token)
+    (attempt,) = await store.attempts(job_id)
+    assert (attempt.state, attempt.certainty) == (AttemptState.UNKNOWN, Certainty.POSSIBLE)
+
+
+async def test_a_call_in_flight_at_the_deadline_ends_the_job_and_brings_a_late_picture(store: Store) -> None:
+    job_id = await store.job()
+    job = await store.claim()
+    (attempt,) = await store.open(job)
+    await store.age(job_id, 600.5)
+    decision = await store.moves.decide(
+        job_id, job.lease_token, max_rounds=4, followed=frozenset({attempt.id})
+    )
+    assert decision.job.status is Status.FAILED
+    assert decision.job.error is not None
+    assert decision.job.error["code"] == "upstream_outcome_unknown"
+    assert decision.job.lease_until is not None
+    await store.succeed(attempt)
+    async with store.database.reading() as connection:
+        assets = await assets_of_jobs(connection, [job_id], [AssetKind.RESULT, AssetKind.LATE])
+    assert [item.kind for item in assets] == [AssetKind.LATE]
+
+
+async def test_a_job_is_cancelled_at_its_time_limit_by_its_holder(store: Store) -> None:
+    job_id = await store.job(cancel_at=from_now(60.0))
+    job = await store.claim()
+    decision = await store.moves.decide(job_id, job.lease_token, max_rounds=4, followed=frozenset())
+    assert decision.wake_in_s is not None
+    assert 50.0 < decision.wake_in_s <= 60.0
+    (attempt,) = await store.open(job)
+    await store.age(job_id, 61.0)
+    await decide(store, job_id, job.lease_token, frozenset({attempt.id}))
+    ended = await store.look(job_id)
+    assert (ended.status, ended.error, ended.to_buy) == (Status.CANCELLED, None, 0)
+    assert (await store.attempts(job_id))[0].state is AttemptState.INTENT
+
+
+async def test_a_waiting_job_is_cancelled_at_its_time_limit(store: Store) -> None:
+    job_id = await store.job(cancel_at=from_now(60.0))
+    assert await store.moves.call_off() == []
+    await store.age(job_id, 61.0)
+    assert await store.moves.call_off() == [job_id]
+    assert await store.moves.call_off() == []
+    assert (await store.look(job_id)).status is Status.CANCELLED
+
+
 async def test_a_job_that_no_worker_took_by_its_deadline_expires(store: Store) -> None:
     job_id = await store.job()
     await store.age(job_id, 601.0)
@@ -318,7 +425,7 @@ async def test_a_job_given_back_counts_no_claim(store: Store) -> None:
 async def test_no_route_to_ask_ends_the_job_as_unavailable(store: Store) -> None:
     job = await store.claim() if await store.job() else None
     assert job is not None
-    ended = await store.moves.give_up(job.id, job.lease_token, Ending.UNAVAILABLE)
+    ended = await store.moves.give_up(job.id, job.lease_token)
     assert ended.error is not None
     assert ended.error["code"] == "upstream_unavailable"
 
@@ -381,7 +488,7 @@ async def test_a_job_with_an_open_call_is_not_ended_for_want_of_a_route(store: S
     job = await store.claim()
     first, second = await store.open(job, 1, 1)
     await store.moves.refuse(second, BUSY)
-    await store.moves.give_up(job_id, job.lease_token, Ending.UNAVAILABLE)
+    await store.moves.give_up(job_id, job.lease_token)
     ended = await store.succeed(first)
     assert ended.status is Status.SUCCEEDED
 
@@ -391,7 +498,7 @@ async def test_want_of_a_route_does_not_hide_that_money_may_be_gone(store: Store
     job = await store.claim()
     (attempt,) = await store.open(job)
     await store.moves.lose_track(attempt, TIMED_OUT)
-    ended = await store.moves.give_up(job_id, job.lease_token, Ending.UNAVAILABLE)
+    ended = await store.moves.give_up(job_id, job.lease_token)
     assert ended.error is not None
     assert (ended.error["code"], ended.error["should_retry"]) == ("upstream_outcome_unknown", False)
 
@@ -402,7 +509,7 @@ async def test_giving_up_changes_nothing_of_a_job_that_was_cancelled_meanwhile(s
     first, _ = await store.open(job, 1, 1)
     await store.succeed(first)
     await store.moves.cancel(job_id, None)
-    ended = await store.moves.give_up(job_id, job.lease_token, Ending.UNAVAILABLE)
+    ended = await store.moves.give_up(job_id, job.lease_token)
     assert ended.status is Status.CANCELLED
 
 

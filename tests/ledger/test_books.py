@@ -11,7 +11,7 @@ from app.db.tables.budgets import budgets
 from app.db.tables.jobs import jobs
 from app.db.tables.ledger_entries import ledger_entries
 from app.domain.failures import FailureKind, UpstreamFailure
-from app.jobs.lifecycle import Ending, Status
+from app.jobs.lifecycle import Status
 from app.ledger.errors import InsufficientQuota
 from tests.jobs.shop import EAGER
 from tests.ledger.conftest import TEAM, Till
@@ -162,7 +162,7 @@ async def test_giving_up_frees_what_nobody_will_buy(till: Till) -> None:
     await till.limit(budget_month_usd=AMPLE)
     hold = await _hold(till)
     job, _ = await till.start(1, n=2)
-    await till.store.moves.give_up(job.id, job.lease_token, Ending.UNAVAILABLE)
+    await till.store.moves.give_up(job.id, job.lease_token)
     assert await till.books() == (hold, 0)
 
 

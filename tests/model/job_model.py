@@ -8,6 +8,7 @@ a crash, a cancellation or a living run losing its lease. Money is counted in pi
 - An attempt that was written off and replaced may deliver after all. So the counter is raised to at most, and lowered
   by a late success to, what is neither in hand nor on its way.
 - A final refusal sets the counter to nought and keeps it there; it does not close a job whose other attempts are open.
+- At the deadline a job is final whatever is open; it has `expired` only if no vendor was ever asked for it.
 - Every way to a final status but cancelling delivers the pictures in hand, at the deadline and for poison too.
 - A vendor's job that reports its failure is unpaid, counted once however many runs ask.
 - Following a final job needs an end: its claims are counted too, and after the deadline a ticket may be given up.
@@ -143,7 +144,12 @@ class JobModel:
 
     def _client_steps(self, world: World) -> Iterator[Step[World]]:
         if not world.is_final:
-            yield self._step(world, "the client cancels", self._close(world, "cancelled"), is_fault=True)
+            yield self._step(
+                world,
+                "the client cancels, by a call or by its time limit",
+                self._close(world, "cancelled"),
+                is_fault=True,
+            )
 
     def _clock_steps(self, world: World) -> Iterator[Step[World]]:
         """`outcome_due` passes; it is only modelled where a step depends on it."""
@@ -183,7 +189,8 @@ class JobModel:
     def _pass_deadline(self, world: World) -> World:
         """A job is final at its deadline; what is still open is followed."""
         is_partly_filled = world.in_hand > 0 and self.mutant is not Mutant.EXPIRED_WITH_PICTURES
-        status: Status = "failed" if world.has_open_attempt else "expired"
+        forgets = self.mutant is Mutant.EXPIRED_WITH_CALLS_BEHIND_IT
+        status: Status = "failed" if world.was_asked and not forgets else "expired"
         after = self._close(world, "succeeded" if is_partly_filled else status)
         if self.mutant is Mutant.TICKET_DROPPED_AT_DEADLINE:
             after = self._write_all_off(after)
@@ -267,6 +274,7 @@ class JobModel:
         lowered = 0 if self.mutant is Mutant.COUNTER_NOT_LOWERED else pictures
         return world._replace(
             attempts=(*world.attempts, attempt),
+            was_asked=True,
             to_buy=max(0, world.to_buy - lowered),
             unused_hold=world.unused_hold - from_unused,
             reserved=world.reserved + pictures - from_unused,

@@ -20,6 +20,7 @@ class Rule(StrEnum):
     CANCELLED_SUCCEEDED = "a cancelled job became succeeded"
     SUCCEEDED_EMPTY = "a job succeeded without a picture in hand"
     PAID_PICTURES_WITHHELD = "a job failed or expired although a paid picture was in hand"
+    EXPIRED_AFTER_ASKING = "a job expired, as if it had never been started, although a vendor was asked"
     PICTURES_DROPPED = "a run had pictures in its hands and did not record them"
     TICKET_ABANDONED = "an attempt with a known ticket was given up before its end and before the deadline"
     MOVED_BY_STRANGER = "a run that does not hold the job moved it, or opened an intent for it"
@@ -75,6 +76,9 @@ class Mutant(StrEnum):
     )
     CLOSE_KEEPS_UNUSED_HOLD = "money is held for pictures that nobody will buy"
     EXPIRED_WITH_PICTURES = "a parked job that already has paid pictures must deliver them at its deadline"
+    EXPIRED_WITH_CALLS_BEHIND_IT = (
+        "what a vendor was asked for has a story, and may have a price, that `expired` denies"
+    )
     SUCCEEDED_EMPTY_HANDED = "nothing left to buy is not the same as something to deliver"
     REFUSAL_FAILS_PARTLY_FILLED_JOB = "a final refusal of one attempt does not undo the pictures of another"
     NO_POISON_RULE = "a queued job whose claims are used up waits for ever for its open attempt"
@@ -112,6 +116,8 @@ def broken_by_step(before: World, after: World, *, run: int | None, may_abandon:
             yield Rule.CANCELLED_SUCCEEDED
     if not before.is_final and after.status in {"failed", "expired"} and before.in_hand:
         yield Rule.PAID_PICTURES_WITHHELD
+    if not before.is_final and after.status == "expired" and before.was_asked:
+        yield Rule.EXPIRED_AFTER_ASKING
     if after.token < before.token:
         yield Rule.FENCE_WENT_BACK
     if len(after.attempts) > len(before.attempts) and before.is_refused:

@@ -64,6 +64,8 @@ class World(NamedTuple):
     """A refusal that is final for the request is on record."""
     is_overdue: bool
     """The job's deadline has passed and was acted on."""
+    was_asked: bool
+    """An attempt was opened, whatever became of it; only followed while the job is open."""
     in_hand: int
     """Pictures that came while the job was open."""
     unused_hold: int
@@ -113,6 +115,7 @@ def new_world(pictures: int, spare: int, slot_count: int) -> World:
         spare=spare,
         is_refused=False,
         is_overdue=False,
+        was_asked=False,
         in_hand=0,
         unused_hold=pictures,
         reserved=pictures,
@@ -171,6 +174,7 @@ def canonical(world: World, *, trusts_design: bool) -> World:
         billed=0 if is_fully_billed else world.billed,
         in_hand=min(world.in_hand, 1) if world.is_final else world.in_hand,
         is_overdue=world.is_overdue and not is_over,
+        was_asked=world.was_asked and not world.is_final,
         runs=tuple(numbers[runs[slot]] for slot in order),
         attempts=tuple(
             sorted(_renamed(attempt, numbers.get(attempt.owner_token, IDLE), order) for attempt in attempts)

@@ -13,7 +13,6 @@ from app.db.tables.webhook_events import webhook_events
 from app.db.types import from_now
 from app.db.witness import Witness
 from app.jobs.integrity import check_integrity
-from app.jobs.lifecycle import Ending
 from app.jobs.records import Job
 from app.kit.ids import new_id
 from app.webhooks.outbox import write_end
@@ -78,8 +77,24 @@ async def test_a_success_is_told(store: Store) -> None:
 async def test_a_failure_is_told(store: Store) -> None:
     job_id = await store.job(webhook_url=HOOK)
     job = await store.claim()
-    await store.moves.give_up(job_id, job.lease_token, Ending.UNAVAILABLE)
+    await store.moves.give_up(job_id, job.lease_token)
     assert await events(store) == [(job_id, "job.failed")]
+
+
+async def test_a_job_that_asked_nobody_by_its_deadline_has_expired(store: Store) -> None:
+    job_id = await store.job(webhook_url=HOOK)
+    job = await store.claim()
+    await store.moves.park(job_id, job.lease_token, delay_s=700.0)
+    await store.age(job_id, 601.0)
+    await store.moves.end_overdue()
+    assert await events(store) == [(job_id, "job.expired")]
+
+
+async def test_a_job_beyond_its_time_limit_was_cancelled(store: Store) -> None:
+    job_id = await store.job(webhook_url=HOOK, cancel_at=from_now(60.0))
+    await store.age(job_id, 61.0)
+    await store.moves.call_off()
+    assert await events(store) == [(job_id, "job.cancelled")]
 
 
 async def test_a_cancellation_is_told_once_however_often_it_is_asked_for(store: Store) -> None:

@@ -50,6 +50,8 @@ jobs = Table(
     Column("claims", Integer, nullable=False, default=0),
     Column("available_at", Instant, nullable=False, default=now()),
     Column("deadline_at", Instant, nullable=False),
+    # When it is cancelled by itself, before its deadline; NULL when its client set no such limit.
+    Column("cancel_at", Instant),
     Column("to_buy", SmallInteger, nullable=False),
     # How many attempts with an unknown outcome may be bought again: 1 under `on_unknown_outcome: failover`.
     Column("spare", SmallInteger, nullable=False),
@@ -105,6 +107,11 @@ jobs = Table(
         **where("lease_until IS NOT NULL"),
     ),
     Index("jobs_deadline", "deadline_at", **where("status = 'queued'")),
+    Index(
+        "jobs_time_limit",
+        "cancel_at",
+        **where("status IN ('queued', 'in_progress') AND cancel_at IS NOT NULL"),
+    ),
     # Waiting jobs that a worker took and did not give back in order; those with too many claims are ended.
     Index("jobs_claimed", "claims", **where("status = 'queued' AND claims > 0")),
     # Lists, newest first: everybody's for operators, and each team's.
