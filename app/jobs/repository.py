@@ -6,7 +6,7 @@ Lock order everywhere: job, then attempts. The claim has a file of its own, `cla
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
@@ -57,6 +57,12 @@ _FIND_OF_TEAM: Final = built_once(_FIND.where(jobs.c.team_id == bindparam("team_
 _LOCK: Final = built_once(
     select(jobs, now().label("at")).where(jobs.c.id == bindparam("job_id")).with_for_update()
 )
+_LOCK_SEVERAL: Final = built_once(
+    select(jobs, now().label("at"))
+    .where(jobs.c.id.in_(bindparam("job_ids", expanding=True)))
+    .with_for_update(skip_locked=True)
+)
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _ATTEMPTS_OF_ONE: Final = built_once(
     select(attempts).where(attempts.c.job_id == bindparam("job_id")).order_by(attempts.c.number)
 )
@@ -72,27 +78,22 @@ _RECENT_AT: Final = built_once(
         attempts.c.upstream == bindparam("upstream"), attempts.c.opened_at > from_now(-60.0)
     )
 )
-_INSERT_ATTEMPT: Final = built_once(
-    insert(attempts)
-    .values(
-        **{
-            name: bindparam(name, type_=attempts.c[name].type)
-            for name in (
-                "id",
-                "job_id",
-                "number",
-                "round",
-                "upstream",
-                "target",
-                "pictures",
-                "owner_token",
-                "hold_micros",
-            )
-        },
-        state=AttemptState.INTENT.value,
-        outcome_due=from_now(bindparam("outcome_due_s", type_=Float())),
-    )
-    .returning(*attempts.c)
+_INTENT: Final = (
+    "id",
+    "job_id",
+    "number",
+    "round",
+    "upstream",
+    "target",
+    "pictures",
+    "owner_token",
+    "state",
+    "opened_at",
+    "outcome_due",
+    "hold_micros",
+)
+_INSERT_INTENT: Final = built_once(
+    insert(attempts).values({name: bindparam(name, type_=attempts.c[name].type) for name in _INTENT})
 )
 _SUCCEED_ATTEMPT: Final = built_once(
     update(attempts)
@@ -236,6 +237,15 @@ async def lock(connection: Connection, job_id: str) -> tuple[Job, datetime] | No
     return None if row is None else (job_from(row_values(row)), row.at)
 
 
+async def lock_several(connection: Connection, job_ids: Sequence[str]) -> tuple[dict[str, Job], datetime]:
+    """Lock those of these jobs whose rows are free, a lone one in any case; with the database's time."""
+    if len(job_ids) == 1:
+        found = await lock(connection, job_ids[0])
+        return ({}, _NEVER) if found is None else ({found[0].id: found[0]}, found[1])
+    rows = (await connection.execute(_LOCK_SEVERAL, {"job_ids": sorted(set(job_ids))})).all()
+    return {row.id: job_from(row_values(row)) for row in rows}, rows[0].at if rows else _NEVER
+
+
 async def move(
     connection: Connection, job: Job, step: Move, values: Mapping[str, Any], *, token: int | None
 ) -> Job | None:
@@ -363,12 +373,17 @@ async def intents_at(connection: Connection, upstreams: Collection[str]) -> list
     return [attempt_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def insert_attempt(
-    connection: Connection, values: Mapping[str, Any], *, outcome_due_s: float
-) -> Attempt:
-    """Write the intent to send one paid call."""
-    written = await connection.execute(_INSERT_ATTEMPT, {**values, "outcome_due_s": outcome_due_s})
-    return attempt_from(row_values(written.one()))
+async def insert_attempts(connection: Connection, intents: Sequence[Attempt]) -> None:
+    """Write the intents to send paid calls."""
+    if intents:
+        rows = [{name: getattr(item, name) for name in _INTENT} for item in intents]
+        await connection.execute(_INSERT_INTENT, rows)
+
+
+async def begin_jobs(connection: Connection, jobs_begun: Sequence[Mapping[str, Any]]) -> None:
+    """Lower what these jobs may still buy; `job_id`, `to_buy` and `started_at` of each."""
+    if jobs_begun:
+        await connection.execute(_change(("to_buy", "started_at"), visible=True), jobs_begun)
 
 
 async def accept_attempt(

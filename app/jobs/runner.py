@@ -88,6 +88,7 @@ class Runner:
         self._token = job.lease_token
         self._work = work
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._has_decided = False
         self._is_over = False
         self._begun_with: Catalog | None = None
         self._log = LOG.bind(job_id=job.id)
@@ -116,14 +117,17 @@ class Runner:
 
     async def _step(self) -> bool:
         model = self._catalog().model(self._job.request.model)
-        decision = await persist(
-            lambda: self._work.transitions.decide(
-                self._job.id,
-                self._token,
-                max_rounds=model.routing.max_attempts if model else 0,
-                followed=frozenset(self._tasks),
+        max_rounds = model.routing.max_attempts if model else 0
+        decision = None
+        if not self._has_decided:
+            decision = self._work.transitions.decide_first(self._job, max_rounds=max_rounds)
+            self._has_decided = True
+        if decision is None:
+            decision = await persist(
+                lambda: self._work.transitions.decide(
+                    self._job.id, self._token, max_rounds=max_rounds, followed=frozenset(self._tasks)
+                )
             )
-        )
         if decision.job.status.is_final:
             self._announce(is_final=True)
         if self._work.draining.is_set() and not self._tasks:

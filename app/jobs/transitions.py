@@ -20,6 +20,7 @@ from app.domain.results import Usage
 from app.jobs import claims, repository
 from app.jobs.lifecycle import (
     AttemptState,
+    Buy,
     End,
     Ending,
     Move,
@@ -39,6 +40,7 @@ from app.jobs.outcome import error_of, result_files, result_of
 from app.jobs.records import Attempt, Job
 from app.kit.json import Json, JsonObject
 from app.kit.telemetry import get_logger
+from app.kit.together import Together
 from app.ledger import books
 from app.webhooks.outbox import write_end
 
@@ -52,6 +54,8 @@ its wits (the heartbeat has a thread of its own), or its process is gone and the
 """
 SWEEP_BATCH: Final = 200
 """Rows moved by one sweep, so that no transaction of it grows long."""
+_OPENED_AT_MOST: Final = 32
+"""Jobs let in at an upstream by one transaction, so that none waits long for the others' rows."""
 _LATE_LIFE: Final = timedelta(days=1)
 FOLLOW_S: Final = 600.0
 """How long an order that is still open at the job's deadline is asked after, to book its cost and keep its picture."""
@@ -96,6 +100,34 @@ class UpstreamLimits:
     requests_per_minute: int | None
     images_per_minute: int | None
 
+    @property
+    def has_no_rates(self) -> bool:
+        """Whether nothing is counted by the minute."""
+        return self.requests_per_minute is None and self.images_per_minute is None
+
+    def leave_room(self, in_flight: int, calls: int, pictures: int, own_pictures: int) -> bool:
+        """Whether there may be so many calls in flight, and calls and pictures within a minute, the new one included.
+
+        A call for more pictures than a minute may have is let in when the minute is free.
+        """
+        return (
+            in_flight <= self.max_concurrency
+            and (self.requests_per_minute is None or calls <= self.requests_per_minute)
+            and (self.images_per_minute is None or pictures <= max(self.images_per_minute, own_pictures))
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a job's holder wants to buy at one upstream."""
+
+    job_id: str
+    token: int
+    planned: Sequence[NewAttempt]
+    round_number: int
+    limits: UpstreamLimits
+    timeout_s: float
+
 
 class Transitions:
     """The moves of jobs and attempts on one database."""
@@ -103,6 +135,7 @@ class Transitions:
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._database = database
         self._lease_s = lease_s
+        self._openings: dict[str, Together[Opening, tuple[Attempt, ...] | Lost | None]] = {}
 
     async def claim(self, owner: str, limit: int, *, with_final: bool = True) -> list[Job]:
         """Take the next runnable jobs, at most `limit`, and hold them for the lease.
@@ -123,6 +156,28 @@ class Transitions:
         """Renew leases, job id -> token; a job missing from the answer is lost."""
         async with self._database.single() as connection:
             return await repository.renew_leases(connection, held, lease_s=self._lease_s)
+
+    def decide_first(self, job: Job, *, max_rounds: int) -> Decision | None:
+        """Say what the holder of a job does that has just been claimed for the first time: nobody has asked for it yet.
+
+        None when its claim does not say that, or when time has run out: then `decide` looks.
+        """
+        if job.lease_token != 1 or job.lease_until is None or job.status.is_final:
+            return None
+        at = job.lease_until - timedelta(seconds=self._lease_s)
+        verdict = self._verdict(job, (), at, max_rounds)
+        ends_at = min(job.deadline_at, job.cancel_at or job.deadline_at)
+        if not isinstance(verdict, Buy) or ends_at <= at:
+            return None
+        return Decision(
+            job=job,
+            attempts=(),
+            verdict=verdict,
+            resume=(),
+            due_in_s=(job.deadline_at - at).total_seconds(),
+            wake_in_s=(ends_at - at).total_seconds(),
+            judged_in_s=None,
+        )
 
     async def decide(self, job_id: str, token: int, *, max_rounds: int, followed: frozenset[str]) -> Decision:
         """Judge what is due to be judged, and say what the holder does next. Ends the job when nothing is left.
@@ -180,41 +235,71 @@ class Transitions:
     ) -> tuple[Attempt, ...]:
         """Write the intent of each planned call that the upstream has room for; the last act before any byte leaves.
 
-        All planned attempts go to one upstream. The answer is shorter, or empty, when the upstream is full.
+        All planned attempts go to one upstream. The answer is shorter, or empty, when the upstream is full. Whoever
+        asks an upstream in the same moment is let in by one transaction, for they have to pass one after the other.
 
         Raises:
             Lost: the token is not the current one, the job is over, or its pictures were bought meanwhile.
         """
+        upstream = planned[0].upstream
+        opening = Opening(
+            job_id=job_id,
+            token=token,
+            planned=planned,
+            round_number=round_number,
+            limits=limits,
+            timeout_s=timeout_s,
+        )
+        if upstream not in self._openings:
+            self._openings[upstream] = Together(self._open, at_most=_OPENED_AT_MOST)
+        opened = await self._openings[upstream].ask(opening)
+        if opened is None:  # somebody else had the job's row just then
+            (opened,) = await self._open([opening])
+        if not isinstance(opened, tuple):
+            raise Lost(job_id)
+        return opened
+
+    async def _open(self, openings: Sequence[Opening]) -> list[tuple[Attempt, ...] | Lost | None]:
+        """Open attempts for jobs that ask the same upstream; None for one whose row is not free.
+
+        Only a lone job is waited for: holding one row while waiting for another could be a deadlock.
+        """
         async with self._database.transaction() as connection:
-            job, at = await self._held(connection, job_id, token)
-            before = await repository.attempts_of(connection, [job_id])
-            landed = {attempt.id for attempt in before}
-            if planned[0].id in landed:  # our own COMMIT had landed, only its answer was lost
-                ids = {attempt.id for attempt in planned}
-                return tuple(attempt for attempt in before if attempt.id in ids)
-            if job.status is not Status.IN_PROGRESS or sum(new.pictures for new in planned) > job.to_buy:
-                raise Lost(job_id)
-            admitted = await _admitted(connection, planned, limits)
-            opened: list[Attempt] = []
-            for offset, new in enumerate(admitted):
-                hold = None if job.picture_hold_micros is None else job.picture_hold_micros * new.pictures
-                values = {
-                    "id": new.id,
-                    "job_id": job_id,
-                    "number": len(before) + offset,
-                    "round": round_number,
-                    "upstream": new.upstream,
-                    "target": dict(new.target),
-                    "pictures": new.pictures,
-                    "owner_token": token,
-                    "hold_micros": hold,
-                }
-                opened.append(await repository.insert_attempt(connection, values, outcome_due_s=timeout_s))
-            bought = sum(new.pictures for new in admitted)
-            if bought:
-                begun = {"to_buy": job.to_buy - bought, "started_at": job.started_at or at}
-                await repository.change(connection, job_id, begun)
-            return tuple(opened)
+            found, at = await repository.lock_several(connection, [item.job_id for item in openings])
+            attempts: dict[str, list[Attempt]] = {job_id: [] for job_id in found}
+            for attempt in await repository.attempts_of(connection, sorted(found)) if found else []:
+                attempts[attempt.job_id].append(attempt)
+            answers: dict[int, tuple[Attempt, ...] | Lost] = {}
+            asking: list[tuple[int, Opening]] = []
+            for place, opening in enumerate(openings):
+                job = found.get(opening.job_id)
+                if job is None:
+                    continue
+                landed = _landed(opening, attempts[job.id])
+                if landed:  # our own COMMIT had landed, only its answer was lost
+                    answers[place] = landed
+                elif _may_open(opening, job):
+                    asking.append((place, opening))
+                else:
+                    answers[place] = Lost(job.id)
+            admitted = await _admitted(connection, [opening for _, opening in asking]) if asking else []
+            rows: list[Attempt] = []
+            begun: list[dict[str, object]] = []
+            for (place, opening), let_in in zip(asking, admitted, strict=True):
+                job = found[opening.job_id]
+                opened = _attempts(opening, job, let_in, first=len(attempts[job.id]), at=at)
+                answers[place] = opened
+                rows += opened
+                if opened:
+                    to_buy = job.to_buy - sum(item.pictures for item in opened)
+                    begun.append({"job_id": job.id, "to_buy": to_buy, "started_at": job.started_at or at})
+            await repository.insert_attempts(connection, rows)
+            await repository.begin_jobs(connection, begun)
+            is_lone = len(openings) == 1
+            return [
+                answers.get(place, Lost(opening.job_id) if is_lone else None)
+                for place, opening in enumerate(openings)
+            ]
 
     async def accept(self, attempt: Attempt, ticket: str) -> bool:
         """Record the vendor's ticket before the first wait, so that a restart resumes the order. Never fenced.
@@ -650,24 +735,69 @@ def _missing(job: Job, attempts: Sequence[Attempt]) -> int:
     return max(job.n - sum(covering), 0)
 
 
-async def _admitted(
-    connection: Connection, planned: Sequence[NewAttempt], limits: UpstreamLimits
-) -> Sequence[NewAttempt]:
-    """Those of the planned calls that the upstream's limits leave room for, counted over all workers."""
-    upstream = planned[0].upstream
+def _landed(opening: Opening, attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """Those of the planned attempts that are there already; all or none."""
+    ids = {new.id for new in opening.planned}
+    return tuple(attempt for attempt in attempts if attempt.id in ids)
+
+
+def _may_open(opening: Opening, job: Job) -> bool:
+    wanted = sum(new.pictures for new in opening.planned)
+    return (
+        job.lease_token == opening.token
+        and job.lease_until is not None
+        and job.status is Status.IN_PROGRESS
+        and wanted <= job.to_buy
+    )
+
+
+def _attempts(
+    opening: Opening, job: Job, let_in: Sequence[NewAttempt], *, first: int, at: datetime
+) -> tuple[Attempt, ...]:
+    """The intents to be written, numbered from `first`."""
+    return tuple(
+        Attempt(
+            id=new.id,
+            job_id=job.id,
+            number=number,
+            round=opening.round_number,
+            upstream=new.upstream,
+            target=new.target,
+            pictures=new.pictures,
+            owner_token=opening.token,
+            state=AttemptState.INTENT,
+            ticket=None,
+            failure=None,
+            detail=None,
+            param=None,
+            opened_at=at,
+            outcome_due=at + timedelta(seconds=opening.timeout_s),
+            finished_at=None,
+            usage=None,
+            resolved=None,
+            hold_micros=None if job.picture_hold_micros is None else job.picture_hold_micros * new.pictures,
+            cost_micros=None,
+            certainty=None,
+        )
+        for number, new in enumerate(let_in, start=first)
+    )
+
+
+async def _admitted(connection: Connection, openings: Sequence[Opening]) -> list[Sequence[NewAttempt]]:
+    """Those of each opening's calls that their upstream's limits leave room for, counted over all workers."""
+    upstream = openings[0].planned[0].upstream
     await repository.serialise(connection, f"upstream:{upstream}")
-    if limits.requests_per_minute is None and limits.images_per_minute is None:
+    if all(item.limits.has_no_rates for item in openings):
         in_flight, calls, pictures = await repository.calls_in_flight(connection, upstream), 0, 0
     else:
         in_flight, calls, pictures = await repository.traffic(connection, upstream)
-    admitted: list[NewAttempt] = []
-    for new in planned:
-        in_flight, calls, pictures = in_flight + 1, calls + 1, pictures + new.pictures
-        if (
-            in_flight > limits.max_concurrency
-            or (limits.requests_per_minute is not None and calls > limits.requests_per_minute)
-            or (limits.images_per_minute is not None and pictures > max(limits.images_per_minute, new.pictures))
-        ):  # fmt: skip
-            break
-        admitted.append(new)
+    admitted: list[Sequence[NewAttempt]] = []
+    for opening in openings:
+        let_in: list[NewAttempt] = []
+        for new in opening.planned:
+            if not opening.limits.leave_room(in_flight + 1, calls + 1, pictures + new.pictures, new.pictures):
+                break
+            in_flight, calls, pictures = in_flight + 1, calls + 1, pictures + new.pictures
+            let_in.append(new)
+        admitted.append(let_in)
     return admitted
