@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 from app.accounts.limits import AccountLimits
 from app.accounts.service import SUBJECT as ACCOUNTS
 from app.accounts.service import Accounts
+from app.api.instruments import HttpInstruments
 from app.api.rendering import Renderer
 from app.assets.files import Files
 from app.assets.gate import StorageGate
@@ -38,9 +40,11 @@ from app.jobs.admission import Admission
 from app.jobs.catalogs import Catalogs, Loader, StoredCatalogs
 from app.jobs.engine import Engine, Heartbeat
 from app.jobs.errors import ShuttingDown
+from app.jobs.instruments import JobInstruments
 from app.jobs.routes import Routes
 from app.jobs.runner import Work
 from app.jobs.service import JobService
+from app.jobs.survey import Survey
 from app.jobs.sweeper import Sweeper
 from app.jobs.sweeping import keep_sweeping
 from app.jobs.transitions import Transitions
@@ -50,15 +54,19 @@ from app.kit.doorbell import Doorbell, LocalDoorbell
 from app.kit.events import Events, LocalEvents
 from app.kit.http import GuardedClient, prove_guard
 from app.kit.limiter import Limiter, LocalLimiter, RedisLimiter
+from app.kit.metrics import LoopLag, Registry, process_registry
 from app.kit.redis import RING, ArqDoorbell, RedisEvents
 from app.kit.sealing import Sealer
 from app.kit.telemetry import get_logger
+from app.kit.tracing import NoTracing, OtlpTracing, Tracing
 from app.settings import Settings
 from app.upstreams.caller import Caller
+from app.upstreams.instruments import UpstreamInstruments
 from app.upstreams.registry import adapter, adapter_names
 from app.upstreams.sandbox.options import SandboxOptions, SandboxOptionsInvalid
 from app.upstreams.sandbox.transport import SandboxTransport
-from app.webhooks.delivery import Deliverer, JobObject
+from app.webhooks.delivery import Deliverer, JobObject, ShownJob
+from app.webhooks.instruments import WebhookInstruments
 from app.webhooks.receivers import Receivers
 from app.webhooks.service import Webhooks
 from app.webhooks.vault import Vault
@@ -103,6 +111,12 @@ class Parts:
     deliverer: Deliverer
     checks: Mapping[str, Callable[[], Awaitable[None]]]
     """What must work before the process is ready, by name."""
+    registry: Registry
+    """What this process counts."""
+    survey: Survey
+    lag: LoopLag
+    http: HttpInstruments
+    tracing: Tracing
 
     def warnings(self) -> list[str]:
         """What works but cannot be bought as configured: models without a usable route, and what to set."""
@@ -147,8 +161,10 @@ def _sandbox_mistakes(catalog: Catalog, file: str) -> Iterator[Mistake]:
 
 
 @asynccontextmanager
-async def assemble(settings: Settings) -> AsyncIterator[Parts]:
+async def assemble(settings: Settings, *, is_api: bool = True) -> AsyncIterator[Parts]:
     """Build a process's parts, and close what they hold at the end. Nothing runs yet.
+
+    Only an `is_api` process tells the metrics that hold for all processes together.
 
     Raises:
         CatalogInvalid: the catalog has mistakes.
@@ -162,6 +178,10 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
     sandboxes = Sandboxes(settings.spool_dir)
     sandboxes.follow(catalog)
     async with AsyncExitStack() as closing:
+        release = version("darkroom")
+        registry, tracing = process_registry(release), _tracing(settings, release)
+        closing.push_async_callback(tracing.close)
+        counted = JobInstruments(registry)
         database = Database(settings.database_url, pool_size=_POOL_SIZE)
         closing.push_async_callback(database.close)
         client = GuardedClient(allow_networks=settings.allow_networks)
@@ -176,12 +196,13 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
         rung = asyncio.Event()
         events: Events = LocalEvents()
         doorbell: Doorbell = LocalDoorbell(rung)
+        redis_answers: Callable[[], Awaitable[None]] | None = None
         if settings.redis_url is not None:
             redis_events = RedisEvents(settings.redis_url)
             arq_doorbell = ArqDoorbell(settings.redis_url, redis_events)
             closing.push_async_callback(redis_events.close)
             closing.push_async_callback(arq_doorbell.close)
-            events, doorbell = redis_events, arq_doorbell
+            events, doorbell, redis_answers = redis_events, arq_doorbell, redis_events.check
         limiter: Limiter = LocalLimiter()
         if settings.redis_url is not None:
             limiter = redis_limiter = RedisLimiter(settings.redis_url, process_name())
@@ -189,7 +210,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
         limits = AccountLimits(database, limiter)
         stored = StoredCatalogs(database, loader)
         current = CurrentCatalog(catalog, fetch=stored.find, on_change=sandboxes.follow)
-        transitions = Transitions(database, lease_s=settings.lease_s)
+        transitions = Transitions(database, lease_s=settings.lease_s, instruments=counted)
         can_link = can_be_reached_from_outside(urlsplit(settings.public_url).hostname or "")
         routes = Routes(database, keys, random.SystemRandom(), can_link=can_link)
         waiters = Waiters(database, events)
@@ -199,12 +220,21 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             routes=routes,
             catalog=current,
             keys=keys,
-            caller=Caller(client, inputs, links=inputs.link, transports=sandboxes.transports),
+            caller=Caller(
+                client,
+                inputs,
+                links=inputs.link,
+                transports=sandboxes.transports,
+                instruments=UpstreamInstruments(registry),
+                tracing=tracing,
+            ),
             keeper=PictureKeeper(storage, settings.spool_dir),
             events=events,
             adapter=adapter,
             draining=asyncio.Event(),
             lease_s=settings.lease_s,
+            instruments=counted,
+            tracing=tracing,
         )
         receivers = Receivers(client)
         jobs = JobService(
@@ -218,6 +248,8 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             result_ttl_s=settings.result_ttl_s,
             limits=limits,
             receivers=receivers,
+            instruments=counted,
+            tracing=tracing,
         )
         heartbeat = None if database.is_sqlite else Heartbeat(settings.database_url, settings.lease_s)
         vault = Vault(database, Sealer(settings.secret_keys))
@@ -237,9 +269,15 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             waiters=waiters,
             events=events,
             doorbell=doorbell,
-            sweeper=Sweeper(database, transitions, storage, work.keeper, events, doorbell),
+            sweeper=Sweeper(database, transitions, storage, work.keeper, events, doorbell, counted),
             engine=Engine(
-                transitions, work, heartbeat, rung, name=process_name(), slots=settings.worker_slots
+                transitions,
+                work,
+                heartbeat,
+                rung,
+                name=process_name(),
+                slots=settings.worker_slots,
+                instruments=counted,
             ),
             heartbeat=heartbeat,
             transitions=transitions,
@@ -255,19 +293,45 @@ async def assemble(settings: Settings) -> AsyncIterator[Parts]:
             ),
             webhooks=Webhooks(database, receivers, vault),
             vault=vault,
-            deliverer=Deliverer(database, client, vault, shown, jitter=random.SystemRandom()),
+            deliverer=Deliverer(
+                database,
+                client,
+                vault,
+                shown,
+                jitter=random.SystemRandom(),
+                instruments=WebhookInstruments(registry),
+                tracing=tracing,
+            ),
             checks=_checks(database, storage, events, jobs),
+            registry=registry,
+            survey=Survey(database, current, keys, storage, redis_answers, registry, of_all=is_api),
+            lag=LoopLag(registry),
+            http=HttpInstruments(registry),
+            tracing=tracing,
         )
 
 
 def _job_object(jobs: JobService, renderer: Renderer) -> JobObject:
     """How events show a job: as its team sees it, with fresh links."""
 
-    async def show(job_id: str) -> tuple[dict[str, object], int]:
+    async def show(job_id: str) -> ShownJob:
         view = await jobs.view(job_id, None)
-        return renderer.job(view), view.job.revision
+        return ShownJob(
+            document=renderer.job(view), revision=view.job.revision, trace_parent=view.job.trace_parent
+        )
 
     return show
+
+
+def _tracing(settings: Settings, release: str) -> Tracing:
+    if settings.otlp_endpoint is None:
+        return NoTracing()
+    attributes = {
+        "service.name": "darkroom",
+        "service.version": release,
+        "service.instance.id": process_name(),
+    }
+    return OtlpTracing(settings.otlp_endpoint, attributes)
 
 
 def process_name() -> str:
@@ -340,6 +404,7 @@ async def listening(parts: Parts) -> AsyncIterator[None]:
         except StoreUnavailable as exc:
             LOG.warning("catalog.not_offered", reason=str(exc))
         running.enter_context(parts.events.listen(ACCOUNTS, parts.accounts.forget))
+        await running.enter_async_context(in_background(parts.lag.run()))
         await running.enter_async_context(in_background(parts.catalogs.run()))
         await running.enter_async_context(in_background(parts.waiters.run()))
         if isinstance(parts.events, RedisEvents):

@@ -6,13 +6,11 @@ import fcntl
 import signal
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Final
 
-import uvicorn
 from fastapi import APIRouter, FastAPI
 from uvicorn.loops.auto import auto_loop_factory
 
-from app.admin import audit_log, config, keys, maintenance, spend, teams, upstreams, webhooks
+from app.admin import audit_log, config, keys, maintenance, metrics, spend, teams, upstreams, webhooks
 from app.admin import jobs as all_jobs
 from app.admin.audit import Audit
 from app.admin.configuration import Configuration
@@ -20,19 +18,15 @@ from app.api import chat, edits, files, generations, health, imarouter, models, 
 from app.api import jobs as job_endpoints
 from app.api.answers import Answers
 from app.api.application import create_app
-from app.api.deadlines import DeadlineH11
 from app.api.forms import FormLimits
 from app.api.rendering import Renderer
+from app.api.server import server_of
 from app.assembly import DRAIN_GRACE_S, Parts, assemble, listening, working
 from app.kit.telemetry import get_logger
 from app.ledger.service import Ledger
 from app.settings import Settings
 
 LOG = get_logger(__name__)
-
-_HEADER_BYTES: Final = 16_384
-_CLOSE_WITHIN_S: Final = 20
-"""How long answers that are being written may take once the process stops; held calls end at once."""
 
 
 class AlreadyServed(Exception):
@@ -83,6 +77,11 @@ def build_admin_app(parts: Parts) -> FastAPI:
     return _joined([*_operators(parts, renderer), health.router(parts.checks, parts.warnings)], parts)
 
 
+def _metrics(parts: Parts) -> APIRouter:
+    is_public = parts.settings.metrics_public
+    return metrics.router(parts.registry, parts.survey.refresh, is_public=is_public)
+
+
 def _operators(parts: Parts, renderer: Renderer) -> list[APIRouter]:
     audit = Audit(parts.database)
     return [
@@ -95,6 +94,7 @@ def _operators(parts: Parts, renderer: Renderer) -> list[APIRouter]:
         spend.router(Ledger(parts.database), audit),
         webhooks.router(parts.webhooks, parts.vault, audit),
         audit_log.router(audit),
+        _metrics(parts),
     ]
 
 
@@ -104,6 +104,8 @@ def _joined(routers: list[APIRouter], parts: Parts) -> FastAPI:
         parts.accounts,
         version=version("darkroom"),
         are_metrics_public=parts.settings.metrics_public,
+        instruments=parts.http,
+        tracing=parts.tracing,
     )
 
 
@@ -114,9 +116,9 @@ async def _serve(settings: Settings) -> None:
             settings.api_key.get_secret_value(), settings.admin_key.get_secret_value()
         )
         await running.enter_async_context(working(parts) if settings.has_own_workers else listening(parts))
-        servers = [_server(build_app(parts), settings.host, settings.port)]
+        servers = [server_of(build_app(parts), settings.host, settings.port)]
         if settings.admin_address is not None:
-            servers.append(_server(build_admin_app(parts), *settings.admin_address))
+            servers.append(server_of(build_admin_app(parts), *settings.admin_address))
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
@@ -136,26 +138,6 @@ async def _serve(settings: Settings) -> None:
             LOG.info("server.draining", jobs=parts.engine.running)
             await parts.engine.drain(DRAIN_GRACE_S)
         LOG.info("server.stopped")
-
-
-def _server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http=DeadlineH11,
-        ws="none",
-        lifespan="off",
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        h11_max_incomplete_event_size=_HEADER_BYTES,
-        timeout_graceful_shutdown=_CLOSE_WITHIN_S,
-    )
-    server = uvicorn.Server(config)
-    # Our own handlers, not uvicorn's: it would end the process as soon as it has closed its connections.
-    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
-    return server
 
 
 @contextlib.contextmanager

@@ -160,6 +160,9 @@ class Settings(BaseSettings):
     otlp_endpoint: str | None = Field(default=None, repr=False)
     """Where OpenTelemetry traces are sent (`http://HOST:4318`); None: tracing is off."""
 
+    worker_listen: str | None = None
+    """`HOST:PORT` where a worker answers `/metrics` and `/healthz`; None: nowhere. `serve` has both anyway."""
+
     worker_slots: int = Field(default=100, ge=1, le=10_000)
     """Jobs that one worker forwards at once. Nearly all of that time is waiting, so memory bounds it, not the CPU."""
 
@@ -226,6 +229,11 @@ class Settings(BaseSettings):
     def admin_address(self) -> tuple[str, int] | None:
         """Host and port of the admin listener; None when it shares the first."""
         return None if self.admin_listen is None else _host_and_port(self.admin_listen)
+
+    @property
+    def worker_address(self) -> tuple[str, int] | None:
+        """Host and port where a worker can be watched; None when it cannot."""
+        return None if self.worker_listen is None else _host_and_port(self.worker_listen)
 
     def variable(self, name: str) -> str | None:
         """The value of any variable of the environment or `.env`; None when it is unset or empty."""
@@ -363,7 +371,7 @@ class Settings(BaseSettings):
                 f"cannot be read: {exc}. Set it to networks such as 10.0.0.0/8,fd00::/8."
             ) from exc
 
-    @field_validator("admin_listen", mode="after")
+    @field_validator("admin_listen", "worker_listen", mode="after")
     @classmethod
     def _listenable(cls, value: str | None) -> str | None:
         if value is not None:

@@ -6,13 +6,20 @@ arq may die with its Redis and is started again; the engine does not notice.
 import asyncio
 import contextlib
 import signal
+from collections.abc import AsyncIterator
+from importlib.metadata import version
 from typing import Final
 
 from arq.cron import cron
 from arq.worker import Worker, func
+from fastapi import FastAPI
 from redis.exceptions import RedisError
 from uvicorn.loops.auto import auto_loop_factory
 
+from app.admin import metrics
+from app.api import health
+from app.api.application import create_app
+from app.api.server import server_of
 from app.assembly import DRAIN_GRACE_S, Parts, assemble, in_background, working
 from app.kit.backoff import full_jitter
 from app.kit.redis import FORWARD, QUEUE, arq_redis, deserialize, serialize
@@ -35,12 +42,28 @@ def run(settings: Settings) -> None:
         runner.run(_serve(settings))
 
 
+def build_app(parts: Parts) -> FastAPI:
+    """What a worker answers, for those who watch it: its metrics, and how it is."""
+    is_public = parts.settings.metrics_public
+    return create_app(
+        [
+            metrics.router(parts.registry, parts.survey.refresh, is_public=is_public),
+            health.router(parts.checks, parts.warnings),
+        ],
+        parts.accounts,
+        version=version("darkroom"),
+        are_metrics_public=is_public,
+        instruments=parts.http,
+        tracing=parts.tracing,
+    )
+
+
 async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with assemble(settings) as parts, working(parts):
+    async with assemble(settings, is_api=False) as parts, working(parts), _observable(parts):
         loop.add_signal_handler(signal.SIGHUP, parts.catalogs.reload_soon)
         LOG.info("worker.started", slots=settings.worker_slots)
         async with in_background(_keep_arq_running(settings, parts)):
@@ -49,6 +72,21 @@ async def _serve(settings: Settings) -> None:
             # arq stops with the context: what it would ring for, others claim.
         ended = await parts.engine.drain(DRAIN_GRACE_S)
         LOG.info("worker.stopped", drained=ended)
+
+
+@contextlib.asynccontextmanager
+async def _observable(parts: Parts) -> AsyncIterator[None]:
+    """Answer those who watch, to the end of the draining, where the settings say so."""
+    if parts.settings.worker_address is None:
+        yield
+        return
+    server = server_of(build_app(parts), *parts.settings.worker_address)
+    serving = asyncio.create_task(server.serve())
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
 async def _keep_arq_running(settings: Settings, parts: Parts) -> None:

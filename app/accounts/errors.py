@@ -62,9 +62,12 @@ class RateLimitExceeded(GatewayError):
     type = "rate_limit_error"
     should_retry = True
 
-    def __init__(self, message: str, *, retry_after_s: float, rates: tuple[Rate, ...] = ()) -> None:
-        """`rates`: how the caller stands, for the headers."""
+    def __init__(
+        self, message: str, *, limit: str, retry_after_s: float, rates: tuple[Rate, ...] = ()
+    ) -> None:
+        """`limit`: which of the limits of contract 9; `rates`: how the caller stands, for the headers."""
         super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
         self.rates = rates
 
 

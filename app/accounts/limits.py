@@ -79,7 +79,7 @@ class Terms:
                     f"This {whose} may have {limits.max_jobs} jobs at once, and has as many. Wait until one of them "
                     "has ended."
                 )
-                raise RateLimitExceeded(message, retry_after_s=_ROOM_AFTER_S)
+                raise RateLimitExceeded(message, limit="max_jobs", retry_after_s=_ROOM_AFTER_S)
 
     @property
     def limits_images(self) -> bool:
@@ -161,7 +161,9 @@ class AccountLimits:
                 f"This {'API key' if whose == 'key' else 'team'} may ask for {tightest.per_minute} {subject} a minute, "
                 f"and has. Try again in {wait_s:.1f} s."
             )
-            raise RateLimitExceeded(message, retry_after_s=wait_s, rates=taken.rates)
+            raise RateLimitExceeded(
+                message, limit=f"{subject}_per_minute", retry_after_s=wait_s, rates=taken.rates
+            )
         return taken
 
     async def give_back_images(self, taken: Taken) -> None:

@@ -19,7 +19,7 @@ from app.catalog.current import CurrentCatalog
 from app.catalog.entries import Catalog, Upstream
 from app.jobs.routes import Health, Routes
 from app.kit.json import JsonObject
-from app.routing.health import WHOLE, UpstreamState, is_tripped
+from app.routing.health import WHOLE, UpstreamState, breaker
 
 _SWITCHES: Final = {"enable": "on", "disable": "off", "drain": "draining"}
 _ACTIONS: Final = {"enable": "upstream.enabled", "disable": "upstream.disabled", "drain": "upstream.drained"}
@@ -176,7 +176,7 @@ def _health(state: UpstreamState | None, at: datetime) -> JsonObject:
     if state is None:
         return {
             "switch": "on",
-            "breaker": "closed",
+            "breaker": breaker(state, at),
             "failures": 0,
             "ejections": 0,
             "away_until": None,
@@ -185,7 +185,7 @@ def _health(state: UpstreamState | None, at: datetime) -> JsonObject:
     is_away = state.away_until is not None and state.away_until > at
     return {
         "switch": state.switch,
-        "breaker": "closed" if not is_tripped(state) else "open" if is_away else "half_open",
+        "breaker": breaker(state, at),
         "failures": state.failures,
         "ejections": state.ejections,
         "away_until": seconds(state.away_until) if is_away else None,

@@ -10,8 +10,11 @@ from starlette.middleware import Middleware
 from app.accounts.service import Accounts
 from app.api.authentication import Authentication
 from app.api.errors import ErrorBoundary, install_handlers
+from app.api.instruments import HttpInstruments
+from app.api.observation import Observation
 from app.api.openapi import complete
 from app.api.request_id import RequestIds
+from app.kit.tracing import NoTracing, Tracing
 
 _TITLE: Final = "Darkroom"
 
@@ -22,6 +25,8 @@ def create_app(
     *,
     version: str,
     are_metrics_public: bool = False,
+    instruments: HttpInstruments | None = None,
+    tracing: Tracing | None = None,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
     """Join the routers to one application in which everything not public by contract wants a key."""
@@ -33,8 +38,14 @@ def create_app(
         redirect_slashes=False,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        # The framework's own tells of whole queries, signatures included, and of the texts of exceptions; and an
+        # environment variable would turn it on.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         middleware=[
             Middleware(RequestIds),
+            Middleware(
+                Observation, instruments=instruments or HttpInstruments(), tracing=tracing or NoTracing()
+            ),
             Middleware(ErrorBoundary),
             Middleware(Authentication, accounts=accounts, are_metrics_public=are_metrics_public),
         ],

@@ -18,7 +18,7 @@ _MAKERS: Final = frozenset({
 _RESULTS: Final = frozenset({"/v1/jobs/{job_id}/content", "/v1/jobs/{job_id}/result"})
 """What answers with a job's own error when it has no pictures."""
 _IMAROUTER: Final = "/v1/image/"
-_OPERATORS: Final = "/admin/v1/"
+_OPERATORS: Final = ("/admin/v1/", "/metrics")
 
 _MAKING: Final = frozenset({400, 403, 404, 409, 410, 413, 422, 429, 502, 504})
 _ENDED: Final = frozenset({400, 409, 410, 429, 502})

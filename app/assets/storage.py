@@ -102,6 +102,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def free_bytes(self) -> int | None:
+        """How much more could be put; None where nobody can tell."""
+        ...
+
 
 def storage_from_url(
     url: str | None, data_dir: Path, environment: Mapping[str, str], *, is_shared: bool = True
@@ -178,6 +182,11 @@ class FileStorage:
     async def check(self) -> None:
         """See `Storage.check`."""
         await asyncio.to_thread(self._check)
+
+    async def free_bytes(self) -> int | None:
+        """See `Storage.free_bytes`."""
+        with _translated(reading=False):
+            return (await asyncio.to_thread(shutil.disk_usage, self._root)).free
 
     def _put(self, source: Path, key: str) -> None:
         # Opened outside the translation: a source that is not there is a bug, not a failing storage.
@@ -309,6 +318,10 @@ class S3Storage:
         """See `Storage.check`."""
         with _translated(reading=False):
             await self._store.put_async(_PROBE, b"probe")
+
+    async def free_bytes(self) -> int | None:
+        """See `Storage.free_bytes`; a bucket has no end."""
+        return None
 
 
 class _OpenFile:

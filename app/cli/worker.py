@@ -6,6 +6,7 @@ from app.cli.catalog import CatalogMistakes, check_catalog
 from app.cli.configuration import load_settings, start_logging
 from app.cli.database import require_tables
 from app.cli.errors import CommandFailed
+from app.cli.listening import check_free
 from app.worker import run
 
 app = typer.Typer(add_completion=False)
@@ -20,6 +21,8 @@ def worker() -> None:
             "DARKROOM_REDIS_URL is not set, so `darkroom serve` runs the workers itself. Set it to redis://HOST:6379, "
             "for `serve` too, to run workers of their own."
         )
+    if settings.worker_address is not None:
+        check_free(*settings.worker_address, "DARKROOM_WORKER_LISTEN")
     try:
         checked = check_catalog(settings.config, settings)
     except CatalogMistakes as exc:

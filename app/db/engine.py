@@ -1,7 +1,7 @@
 """The database: connections, transactions, and what to call it when it does not answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -53,6 +53,7 @@ class Database:
         self._is_silent = False
         self._turns = asyncio.Semaphore(1_000_000 if self.is_sqlite else pool_size)
         self._observers: list[Observer] = []
+        self._afterwards: dict[Connection, list[Callable[[], None]]] = {}
         if self.is_sqlite:
             self._sqlite = _sqlite_engine(url, self._observers)
         else:
@@ -67,6 +68,18 @@ class Database:
         Raises:
             StoreUnavailable: the database did not answer in time; the transaction may or may not have landed.
         """
+        acts: list[Callable[[], None]] = []
+        async with self._begin() as connection:
+            self._afterwards[connection] = acts
+            try:
+                yield connection
+            finally:
+                del self._afterwards[connection]
+        for act in acts:
+            act()
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[Connection]:
         if self.is_sqlite:
             with _translated():
                 async with self._write_lock, self._sqlite.begin() as connection:
@@ -76,6 +89,10 @@ class Database:
         with _translated():
             async with self._turn(), self._postgres.transaction() as driver:
                 yield PostgresConnection(driver, self._observers)
+
+    def once_committed(self, connection: Connection, act: Callable[[], None]) -> None:
+        """Call `act` when this transaction has been committed, and never if it is not known to be: for counting."""
+        self._afterwards[connection].append(act)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:

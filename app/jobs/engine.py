@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from app.db.engine import Database, StoreUnavailable
+from app.jobs.instruments import JobInstruments
 from app.jobs.runner import Runner, Work
 from app.jobs.transitions import Transitions
 from app.kit.telemetry import get_logger
@@ -95,6 +96,7 @@ class Engine:
         *,
         name: str,
         slots: int,
+        instruments: JobInstruments,
     ) -> None:
         self._transitions = transitions
         self._work = work
@@ -102,6 +104,7 @@ class Engine:
         self._rung = rung
         self._name = name
         self._slots = slots
+        self._instruments = instruments
         self._running: set[asyncio.Task[None]] = set()
         self._looked_at_all = -LOOK_EVERY_S
 
@@ -112,6 +115,7 @@ class Engine:
 
     async def run(self) -> None:
         """Claim and carry jobs until `work.draining` is set; then return without waiting for those in flight."""
+        self._instruments.work(lambda: self.running, self._slots)
         while not self._work.draining.is_set():
             self._rung.clear()
             await self._claim()
@@ -133,6 +137,7 @@ class Engine:
         except StoreUnavailable as exc:
             LOG.warning("claim.failed", reason=str(exc))
             return
+        self._instruments.claimed(len(jobs))
         if len(jobs) == limit:
             self._rung.set()  # there may be more
         for job in jobs:

@@ -47,6 +47,7 @@ class Job:
     expires_at: datetime
     purged_at: datetime | None
     requeued_from: str | None
+    trace_parent: str | None
     revision: int
 
     @property

@@ -538,6 +538,27 @@ async def unfinished(connection: Connection) -> dict[Status, int]:
     return {status: found.get(status, 0) for status in (Status.QUEUED, Status.IN_PROGRESS)}
 
 
+async def queue(connection: Connection) -> tuple[int, int, float]:
+    """How many jobs of everybody wait, how many are in progress, and how many seconds ago the oldest of those that wait
+    was submitted, 0 when none does.
+    """
+    waiting = select(func.count(), func.min(jobs.c.created_at), now()).where(has_status(Status.QUEUED))
+    queued, oldest_at, at = (await connection.execute(waiting)).one()
+    running = select(func.count()).select_from(jobs).where(has_status(Status.IN_PROGRESS))
+    in_progress = (await connection.execute(running)).scalar_one()
+    return queued, in_progress, 0.0 if oldest_at is None else max((at - oldest_at).total_seconds(), 0.0)
+
+
+async def open_attempts(connection: Connection) -> dict[str, int]:
+    """How many attempts of all workers have an outcome that is awaited, by upstream; none for one without any."""
+    query = (
+        select(attempts.c.upstream, func.count().label("attempts"))
+        .where(is_open_attempt())
+        .group_by(attempts.c.upstream)
+    )
+    return {row.upstream: row.attempts for row in await connection.execute(query)}
+
+
 async def late(connection: Connection, *, limit: int) -> list[Job]:
     """Lock up to `limit` jobs that wait past their deadline, oldest deadline first."""
     query = (

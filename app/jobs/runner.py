@@ -23,7 +23,8 @@ from app.catalog.pricing import Cost, actual
 from app.db.engine import StoreUnavailable
 from app.domain.failures import CLASS_OF, FailureClass, FailureKind, UpstreamFailure
 from app.domain.money import Certainty
-from app.jobs.lifecycle import AttemptState, Buy
+from app.jobs.instruments import SUCCEEDED, JobInstruments
+from app.jobs.lifecycle import AttemptState, Buy, Status
 from app.jobs.orders import Order, order_of, target_document
 from app.jobs.records import Attempt, Job
 from app.jobs.routes import Routes
@@ -35,6 +36,7 @@ from app.kit.backoff import full_jitter
 from app.kit.events import Events
 from app.kit.ids import new_id
 from app.kit.telemetry import get_logger
+from app.kit.tracing import SpanKind, Tracing
 from app.routing.health import earliest
 from app.routing.plan import Absence, Candidate, Plan
 from app.upstreams.caller import Caller, FetchFailed, PollFailed
@@ -78,6 +80,8 @@ class Work:
     """Set when this process stops: nothing new is sent, and orders at vendors are left to others."""
     lease_s: float
     """How soon a dead worker's jobs are taken over; how soon its calls are judged follows from it."""
+    instruments: JobInstruments
+    tracing: Tracing
 
 
 class Runner:
@@ -91,10 +95,24 @@ class Runner:
         self._has_decided = False
         self._is_over = False
         self._begun_with: Catalog | None = None
+        self._status = job.status
         self._log = LOG.bind(job_id=job.id)
 
     async def run(self) -> None:
         """Go on until the job is over, given back, or somebody else's."""
+        job = self._job
+        with self._work.tracing.span(
+            "job.run",
+            kind=SpanKind.CONSUMER,
+            parent=job.trace_parent,
+            job_id=job.id,
+            model=job.request.model,
+            operation=job.request.operation.value,
+        ):
+            await self._run()
+            self._work.tracing.note(outcome=self._status.value)
+
+    async def _run(self) -> None:
         version = self._job.catalog_version
         self._begun_with = await persist(lambda: self._work.catalog.version(version))
         try:
@@ -102,6 +120,7 @@ class Runner:
                 pass
         except Lost:
             self._log.warning("job.lost", token=self._token)
+            self._work.instruments.lease_lost()
             await persist(lambda: self._work.transitions.forgive(self._job.id))
             await self._let_finish()
         finally:
@@ -128,6 +147,7 @@ class Runner:
                     self._job.id, self._token, max_rounds=max_rounds, followed=frozenset(self._tasks)
                 )
             )
+        self._status = decision.job.status
         if decision.job.status.is_final:
             self._announce(is_final=True)
         if self._work.draining.is_set() and not self._tasks:
@@ -158,6 +178,7 @@ class Runner:
     async def _give_back(self, decision: Decision, delay_s: float) -> None:
         is_over = decision.job.status.is_final and not any(item.state.is_open for item in decision.attempts)
         if not is_over:
+            self._status = Status.QUEUED
             await persist(lambda: self._work.transitions.park(self._job.id, self._token, delay_s=delay_s))
 
     async def _wait_for_news(self, decision: Decision) -> None:
@@ -179,7 +200,17 @@ class Runner:
             await asyncio.wait(self._tasks.values())
 
     def _start(self, attempt: Attempt, work: "Awaitable[None]") -> None:
-        self._tasks[attempt.id] = asyncio.ensure_future(_as_coroutine(work))
+        self._tasks[attempt.id] = asyncio.ensure_future(self._traced(attempt, work))
+
+    async def _traced(self, attempt: Attempt, work: "Awaitable[None]") -> None:
+        with self._work.tracing.span(
+            "attempt",
+            job_id=self._job.id,
+            attempt_id=attempt.id,
+            upstream=attempt.upstream,
+            model=self._job.request.model,
+        ):
+            await work
 
     async def _buy(self, decision: Decision, verdict: Buy, model: Model) -> float | None:
         """Open attempts for the missing pictures and send them; seconds to wait when nobody can be asked now."""
@@ -209,7 +240,8 @@ class Runner:
         if not waits and any(item.absence is Absence.LATER for item in plan.left_out):
             waits.append(earliest(at, plan.retry_at))
         if not waits:
-            await persist(lambda: self._work.transitions.give_up(self._job.id, self._token))
+            given_up = await persist(lambda: self._work.transitions.give_up(self._job.id, self._token))
+            self._status = given_up.status
             self._announce(is_final=True)
             return None
         return min(*waits, max(decision.due_in_s, 0.1))
@@ -392,6 +424,8 @@ class Runner:
             )
         )
         self._is_over = job.status.is_final and not job.lease_until
+        self._status = job.status
+        self._work.tracing.note(outcome=SUCCEEDED)
         self._announce(is_final=job.status.is_final)
         self._log.info(
             "attempt.succeeded",
@@ -416,7 +450,8 @@ class Runner:
         failures = 0
         while True:
             try:
-                return await self._work.keeper.keep(source.path, self._job.request, spool)
+                with self._work.tracing.span("picture.keep", attempt_id=attempt.id):
+                    return await self._work.keeper.keep(source.path, self._job.request, spool)
             except StorageUnavailable as exc:
                 failures += 1
                 self._log.error("storage.unavailable", attempt_id=attempt.id, reason=str(exc))
@@ -445,6 +480,7 @@ class Runner:
         return max(cost.micros, dearest(model, self._job.request, pictures, outcome))
 
     async def _failed(self, attempt: Attempt, failure: UpstreamFailure) -> None:
+        self._work.tracing.fail(failure.kind.value)
         if CLASS_OF[failure.kind] is FailureClass.AMBIGUOUS:
             await persist(lambda: self._work.transitions.lose_track(attempt, failure))
         else:
@@ -474,10 +510,6 @@ async def persist(transaction: Callable[[], Awaitable[T]]) -> T:
             failures += 1
             LOG.warning("database.unavailable", reason=str(exc), failures=failures)
             await asyncio.sleep(0.1 + full_jitter(failures, base_s=0.2, cap_s=3.0))
-
-
-async def _as_coroutine(work: Awaitable[None]) -> None:
-    await work
 
 
 def _shares(missing: int, per_call: int) -> list[int]:

@@ -32,6 +32,7 @@ from app.jobs.errors import (
     JobStillRunning,
     ShuttingDown,
 )
+from app.jobs.instruments import JobInstruments
 from app.jobs.lifecycle import Status
 from app.jobs.records import Attempt, Job, request_to_json
 from app.jobs.switches import Switch
@@ -41,6 +42,7 @@ from app.kit.doorbell import Doorbell
 from app.kit.events import Events
 from app.kit.ids import new_id
 from app.kit.limiter import LocalLimiter
+from app.kit.tracing import NoTracing, Tracing
 from app.webhooks.receivers import Receivers
 
 MAINTENANCE_RETRY_S: Final = 30.0
@@ -163,6 +165,8 @@ class JobService:
         result_ttl_s: float,
         limits: AccountLimits | None = None,
         receivers: Receivers | None = None,
+        instruments: JobInstruments | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Join the parts; `limits` counts a process's own requests unless another is given.
 
@@ -178,6 +182,8 @@ class JobService:
         self._events = events
         self._result_ttl_s = result_ttl_s
         self._receivers = receivers
+        self._instruments = instruments or JobInstruments()
+        self._tracing = tracing or NoTracing()
         self._stopping = asyncio.Event()
 
     async def submit(self, submission: Submission, *, witness: Witness[Job] = unwitnessed) -> Submitted:
@@ -195,6 +201,22 @@ class JobService:
             StorageFull: the pictures could not be kept.
             StoreUnavailable: the database did not answer; the job may or may not exist.
         """
+        with self._tracing.span("job.submit"):
+            try:
+                submitted = await self._submit(submission, witness)
+            except GatewayError as exc:
+                self._instruments.refused(exc)
+                self._tracing.fail(exc.code)
+                raise
+            job = submitted.job
+            self._tracing.note(job_id=job.id, model=job.request.model, operation=job.request.operation.value)
+        if submitted.is_replay:
+            self._instruments.attached(by_key=submission.idempotency_key is not None)
+        else:
+            self._instruments.admitted(job)
+        return submitted
+
+    async def _submit(self, submission: Submission, witness: Witness[Job]) -> Submitted:
         terms = await self._allowance.terms(submission.team_id, submission.api_key_id)
         in_force = budgets_in_force(terms)
         admitted = self._admission.admit(
@@ -236,6 +258,7 @@ class JobService:
             "budgets": sorted(ceiling.id for ceiling in in_force) or None,
             "caller_retry": submission.sdk_retry or 0,
             "requeued_from": submission.requeued_from,
+            "trace_parent": self._tracing.parent(),
         }
         deadline_s, cancel_after_s = admitted.deadline_s, submission.cancel_after_s
         if cancel_after_s is not None and cancel_after_s < deadline_s:

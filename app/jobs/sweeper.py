@@ -13,6 +13,7 @@ from app.assets.service import PictureKeeper
 from app.assets.storage import Storage
 from app.db.engine import Database
 from app.jobs import repository
+from app.jobs.instruments import JobInstruments
 from app.jobs.transitions import SWEEP_BATCH, Transitions
 from app.jobs.waiting import announce
 from app.kit.doorbell import Doorbell
@@ -38,6 +39,7 @@ class Sweeper:
         keeper: PictureKeeper,
         events: Events,
         doorbell: Doorbell,
+        instruments: JobInstruments,
     ) -> None:
         self._database = database
         self._transitions = transitions
@@ -45,6 +47,7 @@ class Sweeper:
         self._keeper = keeper
         self._events = events
         self._doorbell = doorbell
+        self._instruments = instruments
 
     async def sweep(self) -> int:
         """Rescue and end jobs until none is left to; how many were moved.
@@ -57,6 +60,7 @@ class Sweeper:
         if not self._database.is_sqlite:
             while rescued := await self._transitions.rescue():
                 moved += len(rescued)
+                self._instruments.rescued(len(rescued))
                 for job_id in rescued:
                     LOG.warning("job.rescued", job_id=job_id)
                     self._doorbell.ring(job_id)

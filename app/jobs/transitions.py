@@ -7,6 +7,7 @@ Success is welcome late and from anybody; failure only from the current holder (
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from app.assets.records import AssetKind, Picture
@@ -18,6 +19,7 @@ from app.domain.failures import CLASS_OF, FailureClass, FailureKind, UpstreamFai
 from app.domain.money import Certainty
 from app.domain.results import Usage
 from app.jobs import claims, repository
+from app.jobs.instruments import JobInstruments
 from app.jobs.lifecycle import (
     AttemptState,
     Buy,
@@ -132,9 +134,12 @@ class Opening:
 class Transitions:
     """The moves of jobs and attempts on one database."""
 
-    def __init__(self, database: Database, *, lease_s: float) -> None:
+    def __init__(
+        self, database: Database, *, lease_s: float, instruments: JobInstruments | None = None
+    ) -> None:
         self._database = database
         self._lease_s = lease_s
+        self._instruments = instruments or JobInstruments()
         self._openings: dict[str, Together[Opening, tuple[Attempt, ...] | Lost | None]] = {}
 
     async def claim(self, owner: str, limit: int, *, with_final: bool = True) -> list[Job]:
@@ -351,6 +356,16 @@ class Transitions:
             )
             if booked is None:
                 return job
+            count = partial(
+                self._instruments.delivered,
+                attempt,
+                job,
+                len(pictures),
+                cost_micros,
+                certainty,
+                is_booked=attempt.state is AttemptState.UNKNOWN,
+            )
+            self._database.once_committed(connection, count)
             await _settle_delivered(connection, job, attempt, cost_micros)
             await insert_assets(
                 connection,
@@ -406,6 +421,8 @@ class Transitions:
                 param=failure.param,
             )
             if ended:
+                count = partial(self._instruments.failed, attempt, job, failure.kind, may_be_paid=False)
+                self._database.once_committed(connection, count)
                 to_buy = 0 if job.status.is_final else await _raised(connection, job, attempt.pictures)
                 # What comes back to the job is never more than what the attempt held.
                 again_micros = (to_buy - job.to_buy) * (job.picture_hold_micros or 0)
@@ -582,9 +599,8 @@ class Transitions:
             is_due=job.deadline_at <= at,
         )
 
-    @staticmethod
     async def _outcome_unknown(
-        connection: Connection, job: Job, attempt: Attempt, failure: UpstreamFailure
+        self, connection: Connection, job: Job, attempt: Attempt, failure: UpstreamFailure
     ) -> Job:
         ended = await repository.end_attempt(
             connection,
@@ -597,6 +613,8 @@ class Transitions:
         )
         if not ended:
             return job
+        count = partial(self._instruments.failed, attempt, job, failure.kind, may_be_paid=True)
+        self._database.once_committed(connection, count)
         hold_micros = attempt.hold_micros or 0
         await books.post(connection, job.budgets, reserved_micros=-hold_micros, spent_micros=hold_micros)
         if not job.spare or job.status.is_final:
@@ -630,8 +648,8 @@ class Transitions:
         step = expire() if ending is Ending.NOT_STARTED else fail()
         return await self._close(connection, job, attempts, step, {"error": error_of(ending, attempts)})
 
-    @staticmethod
     async def _close(
+        self,
         connection: Connection,
         job: Job,
         attempts: Sequence[Attempt],
@@ -654,6 +672,7 @@ class Transitions:
         if step.reaches is not Status.SUCCEEDED:
             # Pictures of a job that ends without them are kept like those that come after its end.
             await move_to_late(connection, job.id)
+        self._database.once_committed(connection, partial(self._instruments.ended, closed))
         await write_end(
             connection,
             job_id=closed.id,

@@ -89,6 +89,13 @@ def is_tripped(state: UpstreamState) -> bool:
     return state.failures >= TRIP_AFTER
 
 
+def breaker(state: UpstreamState | None, at: datetime) -> str:
+    """How the breaker of an upstream stands: `closed`, `open`, or `half_open` while one call at a time probes it."""
+    if state is None or not is_tripped(state):
+        return "closed"
+    return "open" if state.away_until is not None and state.away_until > at else "half_open"
+
+
 def may_repeat(active: int, repeats: int) -> bool:
     """Whether an upstream may be asked again for a job that it has failed, given its calls in flight.
 

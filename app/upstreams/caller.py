@@ -7,9 +7,10 @@ import asyncio
 import contextlib
 import re
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final
+from urllib.parse import urlsplit
 
 import pybase64
 
@@ -28,9 +29,11 @@ from app.kit.http import (
     origin_of,
 )
 from app.kit.spool import SpoolLimits, SpoolMalformed, SpoolOverflow, spool_json
+from app.kit.tracing import NoTracing, SpanKind, Tracing
 from app.upstreams.bodies import InputSource, Payload, lay_out
 from app.upstreams.contract import Blob, Call, Reply, ServerEvent
 from app.upstreams.event_stream import read_events
+from app.upstreams.instruments import Exchange, UpstreamInstruments
 
 _MIB: Final = 1024 * 1024
 # A noise PNG of 3840x2160 is 21 MB, 28 MB as base64: there is room for twice that (reliability.md 2.3).
@@ -73,6 +76,8 @@ class Caller:
         links: Callable[[str], Awaitable[str]],
         transports: Mapping[str, Transport] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        instruments: UpstreamInstruments | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`links` makes a short-lived public link to a stored file.
 
@@ -84,6 +89,8 @@ class Caller:
         self._links = links
         self._transports = {} if transports is None else transports
         self._sleep = sleep
+        self._instruments = instruments or UpstreamInstruments()
+        self._tracing = tracing or NoTracing()
         self._receiving: dict[str, asyncio.Semaphore] = {}
 
     async def call(
@@ -112,14 +119,41 @@ class Caller:
                 that cannot be read, `garbled`; or a key that no header can carry, `credentials`.
             PollFailed: the same, for a GET: an order that exists is neither down nor garbled.
         """
-        try:
-            return await self._call(
-                call, upstream, api_key, attempt_id, timeout_s, spool_dir, pictures, on_sent, on_event
-            )
-        except UpstreamFailure as failure:
-            if call.method == "GET":
-                raise PollFailed(failure.detail) from failure
-            raise
+        is_poll = call.method == "GET"
+        with self._observed(upstream, "poll" if is_poll else "submit", attempt_id) as exchange:
+            try:
+                reply = await self._call(
+                    call, upstream, api_key, attempt_id, timeout_s, spool_dir, pictures, on_sent, on_event
+                )
+            except UpstreamFailure as failure:
+                self._note(exchange, failure.kind.value, is_failure=True)
+                if is_poll:
+                    raise PollFailed(failure.detail) from failure
+                raise
+            self._note(exchange, f"{reply.status // 100}xx", is_failure=reply.status >= 400)
+            return reply
+
+    @contextlib.contextmanager
+    def _observed(self, upstream: Upstream, call: str, attempt_id: str | None = None) -> Iterator[Exchange]:
+        """Count and trace one call. Of the address, which may hold anything, only the upstream's own host is told."""
+        with (
+            self._tracing.span(
+                f"upstream.{call}",
+                kind=SpanKind.CLIENT,
+                upstream=upstream.name,
+                host=urlsplit(upstream.base_url).hostname,
+                attempt_id=attempt_id,
+            ),
+            self._instruments.call(upstream.name, call) as exchange,
+        ):
+            yield exchange
+
+    def _note(self, exchange: Exchange, outcome: str, *, is_failure: bool) -> None:
+        exchange.outcome = outcome
+        if is_failure:
+            self._tracing.fail(outcome)
+        else:
+            self._tracing.note(outcome=outcome)
 
     async def fetch(
         self, link: str, *, upstream: Upstream, api_key: str | None, spool_dir: Path, timeout_s: float = 120.0
@@ -135,11 +169,19 @@ class Caller:
         await asyncio.to_thread(spool_dir.mkdir, parents=True, exist_ok=True)
         if link.startswith("data:"):
             return await asyncio.to_thread(_decode, link, spool_dir)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._download(link, upstream, api_key, spool_dir, timeout_s)
-        except TimeoutError as exc:
-            raise FetchFailed(f"the picture did not come within {timeout_s} s") from exc
+        with self._observed(upstream, "fetch") as exchange:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    blob = await self._download(link, upstream, api_key, spool_dir, timeout_s)
+            except TimeoutError as exc:
+                self._note(exchange, FailureKind.TIMED_OUT.value, is_failure=True)
+                raise FetchFailed(f"the picture did not come within {timeout_s} s") from exc
+            except FetchFailed as exc:
+                outcome = FailureKind.DOWN.value if exc.status is None else f"{exc.status // 100}xx"
+                self._note(exchange, outcome, is_failure=True)
+                raise
+            self._note(exchange, "2xx", is_failure=False)
+            return blob
 
     async def _call(
         self,

@@ -8,6 +8,8 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 
 from sqlalchemy import select
@@ -21,7 +23,9 @@ from app.kit.json import JsonObject
 from app.kit.retry_after import retry_after_s
 from app.kit.sealing import SealBroken
 from app.kit.telemetry import get_logger
+from app.kit.tracing import NoTracing, SpanKind, Tracing
 from app.webhooks import repository, signing
+from app.webhooks.instruments import WebhookInstruments
 from app.webhooks.payload import body_of
 from app.webhooks.records import Claimed, Delivery, DeliveryStatus, DisabledReason, Endpoint, Outcome
 from app.webhooks.schedule import next_try
@@ -29,8 +33,20 @@ from app.webhooks.vault import Vault
 
 LOG = get_logger(__name__)
 
-JobObject: TypeAlias = Callable[[str], Awaitable[tuple[dict[str, object], int]]]
-"""Shows a job by its id: the public object with fresh links, and the job's revision."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownJob:
+    """A job as its team sees it."""
+
+    document: dict[str, object]
+    """The public object, with fresh links."""
+    revision: int
+    trace_parent: str | None = None
+    """The span that it was handed in under."""
+
+
+JobObject: TypeAlias = Callable[[str], Awaitable[ShownJob]]
+"""Shows a job by its id."""
 
 LOOK_EVERY_S: Final = 1.0
 """How late a delivery may be noticed."""
@@ -60,12 +76,16 @@ class Deliverer:
         job_object: JobObject,
         *,
         jitter: random.Random,
+        instruments: WebhookInstruments | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._database = database
         self._client = client
         self._vault = vault
         self._job_object = job_object
         self._jitter = jitter
+        self._instruments = instruments or WebhookInstruments()
+        self._tracing = tracing or NoTracing()
         self._running: dict[asyncio.Task[None], Delivery] = {}
 
     async def run(self) -> None:
@@ -155,9 +175,9 @@ class Deliverer:
 
     async def _try(self, claimed: Claimed) -> Outcome:
         event = claimed.event
-        job, sequence = await self._job_object(event.job_id)
+        job = await self._job_object(event.job_id)
         secrets = await self._vault.signing_secrets(event.team_id)
-        body = body_of(event, job, sequence)
+        body = body_of(event, job.document, job.revision)
         # The database's time: a worker with a wrong clock must not send what every receiver takes for a replay.
         timestamp_s = int(claimed.at.timestamp())
         headers = {
@@ -169,7 +189,21 @@ class Deliverer:
             "webhook-timestamp": str(timestamp_s),
             "webhook-signature": signing.sign(secrets, event.id, timestamp_s, body),
         }
-        return await self._post(claimed.delivery.url, headers, body)
+        with self._tracing.span(
+            "webhook.deliver",
+            kind=SpanKind.CLIENT,
+            parent=job.trace_parent,
+            job_id=event.job_id,
+            delivery_id=claimed.delivery.id,
+            event=event.type.value,
+        ):
+            outcome = await self._post(claimed.delivery.url, headers, body)
+            if outcome.is_success:
+                self._tracing.note(status=outcome.status, outcome="succeeded")
+            else:
+                self._tracing.note(status=outcome.status)
+                self._tracing.fail("failed")
+        return outcome
 
     async def _post(self, url: str, headers: dict[str, str], body: bytes) -> Outcome:
         began_at = time.monotonic()
@@ -231,6 +265,7 @@ class Deliverer:
             error=outcome.error,
         )
         if outcome.is_success:
+            self._count(connection, "succeeded", outcome)
             await repository.finish(
                 connection, delivery.id, DeliveryStatus.SUCCEEDED, history=history, answer=outcome.answer
             )
@@ -248,6 +283,7 @@ class Deliverer:
                 jitter=self._jitter,
             )
         )
+        self._count(connection, "given_up" if next_at is None else "put_off", outcome)
         if next_at is None:
             await repository.finish(
                 connection, delivery.id, DeliveryStatus.FAILED, history=history, answer=outcome.answer
@@ -262,6 +298,11 @@ class Deliverer:
             await self._disable(connection, endpoint, DisabledReason.GONE)
         elif since is not None and (at - since).total_seconds() >= FAILING_AT_MOST_S:
             await self._disable(connection, endpoint, DisabledReason.FAILING)
+
+    def _count(self, connection: Connection, ending: str, outcome: Outcome) -> None:
+        self._database.once_committed(
+            connection, partial(self._instruments.tried, ending, outcome.duration_ms)
+        )
 
     async def _disable(self, connection: Connection, endpoint: Endpoint, reason: DisabledReason) -> None:
         LOG.warning("webhook_endpoint.disabled", endpoint_id=endpoint.id, reason=reason.value)

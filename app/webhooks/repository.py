@@ -8,7 +8,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    Select,
+    bindparam,
+    func,
+    insert,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 
@@ -60,6 +71,15 @@ async def insert_deliveries(
     times = {"next_at": from_now(0.0), "ends_at": from_now(span_s)}
     for row in rows:
         await connection.execute(insert(deliveries).values({**row, **fresh, **times}))
+
+
+async def backlog(connection: Connection) -> tuple[int, float]:
+    """How many deliveries are to be tried, and how many seconds ago the next one was due, 0 when none is."""
+    # Written out, for a partial index serves only what the planner sees.
+    is_pending = deliveries.c.status == literal_column(f"'{DeliveryStatus.PENDING}'")
+    query = select(func.count(), func.min(deliveries.c.next_at), now()).where(is_pending)
+    pending, next_at, at = (await connection.execute(query)).one()
+    return pending, 0.0 if next_at is None else max((at - next_at).total_seconds(), 0.0)
 
 
 _OF_TEAM_IN_USE: Final = built_once(

@@ -25,6 +25,9 @@ class _KnownAccounts:
             raise InvalidApiKey("Incorrect API key provided.")
         return caller
 
+    async def recognise(self, text: str) -> Caller:
+        return await self.authenticate(text)
+
 
 def known_accounts() -> Accounts:
     """Accounts for tests that look at everything but accounts."""

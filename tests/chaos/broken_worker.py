@@ -29,12 +29,14 @@ def command(variant: str) -> tuple[str, ...]:
 def _resend() -> None:
     as_it_should = Transitions._outcome_unknown  # noqa: SLF001 - breaking it is the point
 
-    async def outcome_unknown(connection: Any, job: Job, attempt: Attempt, failure: UpstreamFailure) -> Job:
+    async def outcome_unknown(
+        self: Transitions, connection: Any, job: Job, attempt: Attempt, failure: UpstreamFailure
+    ) -> Job:
         if attempt.state is not AttemptState.INTENT or failure is not transitions._UNANSWERED:  # noqa: SLF001
-            return await as_it_should(connection, job, attempt, failure)
+            return await as_it_should(self, connection, job, attempt, failure)
         return await _unpaid(connection, job, attempt, failure)
 
-    Transitions._outcome_unknown = staticmethod(outcome_unknown)  # type: ignore[method-assign] # noqa: SLF001
+    Transitions._outcome_unknown = outcome_unknown  # type: ignore[method-assign] # noqa: SLF001
 
 
 def _refuse() -> None:

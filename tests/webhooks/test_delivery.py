@@ -18,7 +18,7 @@ from app.kit.http import GuardedClient
 from app.kit.sealing import Sealer
 from app.webhooks import delivery as delivery_module
 from app.webhooks import repository
-from app.webhooks.delivery import PER_RECEIVER, Deliverer
+from app.webhooks.delivery import PER_RECEIVER, Deliverer, ShownJob
 from app.webhooks.errors import ReceiverRefused
 from app.webhooks.receivers import Receivers
 from app.webhooks.records import DeliveryStatus, DisabledReason, EventType
@@ -489,9 +489,9 @@ def _deliverer(post: Post, *, client: GuardedClient | None = None, vault: Vault 
     parts = post.parts
     renderer = Renderer(parts.signer, parts.settings.public_url)
 
-    async def show(job_id: str) -> tuple[dict[str, object], int]:
+    async def show(job_id: str) -> ShownJob:
         view = await parts.jobs.view(job_id, None)
-        return renderer.job(view), view.job.revision
+        return ShownJob(document=renderer.job(view), revision=view.job.revision)
 
     return Deliverer(
         parts.database, client or post.client, vault or parts.vault, show, jitter=random.Random(0)

@@ -74,6 +74,8 @@ jobs = Table(
     # The SDK's retry count of the call that waits for this job; only a higher one may adopt it.
     Column("caller_retry", Integer, nullable=False, default=0),
     Column("requeued_from", Text),
+    # The span that the job was handed in under, as a W3C `traceparent`; NULL when nothing was traced.
+    Column("trace_parent", Text),
     # Grows with every change that a client can see; the id of the job's events.
     Column("revision", Integer, nullable=False, default=0),
     CheckConstraint(
