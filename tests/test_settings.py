@@ -65,6 +65,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (settings.max_images, settings.max_pixels, settings.max_prompt_chars) == (16, 100_000_000, 32_000)
     assert (settings.admin_listen, settings.metrics_public, settings.otlp_endpoint) == (None, False, None)
     assert (settings.log_format, settings.log_level) == (None, "info")
+    assert settings.worker_address is None
 
 
 def test_generated_secrets_are_strong_private_and_the_same_after_a_restart() -> None:
@@ -291,6 +292,7 @@ WRONG = [
     ("DARKROOM_MAX_PIXELS", "0", "count"),
     ("DARKROOM_MAX_PROMPT_CHARS", "0", "count"),
     ("DARKROOM_ADMIN_LISTEN", "8081", "HOST:PORT"),
+    ("DARKROOM_WORKER_LISTEN", "9090", "HOST:PORT"),
     ("DARKROOM_METRICS_PUBLIC", "perhaps", "true or false"),
     ("DARKROOM_LOG_FORMAT", "xml", "console or json"),
     ("DARKROOM_LOG_LEVEL", "loud", "debug, info"),

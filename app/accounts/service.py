@@ -120,6 +120,8 @@ class Accounts:
         lookups = [keys.lookup_of(text) or _NO_LOOKUP, *_BOOTSTRAP.values()]
         async with self._database.reading() as connection:
             stored = await repository.keys_by_lookup(connection, lookups)
+        # What is known is known from now on, or is known no longer.
+        self._known.pop(digests[0], None)
         found = _matching(stored, lookups, digests)
         if found is None or found.key.revoked_at is not None:
             raise _invalid()

@@ -1,6 +1,6 @@
 """Authentication, bootstrap keys, and what operators do with teams and keys."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,8 +9,8 @@ from sqlalchemy import select
 from app.accounts.errors import InvalidApiKey, KeyExpired, KeyNotFound, NameTaken, TeamNotFound
 from app.accounts.keys import make_key
 from app.accounts.records import Role
-from app.accounts.service import CACHED_S, DEFAULT_TEAM, Accounts
-from app.db.engine import Database
+from app.accounts.service import CACHED_S, DEFAULT_TEAM, RECOGNISED_S, Accounts
+from app.db.engine import Database, StoreUnavailable
 from app.db.tables.api_keys import api_keys
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -190,3 +190,58 @@ async def test_unknown_places_in_a_list_are_refused(accounts: Accounts) -> None:
         await accounts.list_keys(after="key_nobody")
     with pytest.raises(KeyNotFound):
         await accounts.revoke_key("key_nobody")
+
+
+@pytest.fixture
+def outage(database: Database, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Takes the database away."""
+
+    def away() -> None:
+        raise StoreUnavailable("away")
+
+    return lambda: monkeypatch.setattr(database, "reading", away)
+
+
+async def test_in_an_outage_a_key_is_recognised_for_an_hour(
+    accounts: Accounts, clock: Clock, outage: Callable[[], None]
+) -> None:
+    before = await accounts.recognise(ADMIN_KEY)
+    outage()
+    clock.now_s += RECOGNISED_S
+    assert await accounts.recognise(ADMIN_KEY) == before
+    with pytest.raises(StoreUnavailable):
+        await accounts.authenticate(ADMIN_KEY)
+    with pytest.raises(StoreUnavailable):
+        await accounts.recognise(API_KEY)
+    with pytest.raises(InvalidApiKey):
+        await accounts.recognise("")
+    clock.now_s += CACHED_S
+    with pytest.raises(StoreUnavailable):
+        await accounts.recognise(ADMIN_KEY)
+
+
+async def test_a_key_that_is_over_is_not_recognised_in_an_outage(
+    accounts: Accounts, clock: Clock, outage: Callable[[], None]
+) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=60)
+    _, short = await accounts.create_key(DEFAULT_TEAM, "short", limits={}, expires_at=soon)
+    await accounts.recognise(short)
+    outage()
+    clock.now_s += 61
+    with pytest.raises(StoreUnavailable):
+        await accounts.recognise(short)
+
+
+async def test_a_key_that_was_found_to_be_revoked_is_not_recognised_in_an_outage(
+    accounts: Accounts, database: Database, clock: Clock, outage: Callable[[], None]
+) -> None:
+    key, text = await accounts.create_key(DEFAULT_TEAM, "leaked", limits={})
+    elsewhere = Accounts(database, (SECRET,), clock=clock)
+    await elsewhere.recognise(text)
+    await accounts.revoke_key(key.id)
+    clock.now_s += CACHED_S
+    with pytest.raises(InvalidApiKey):
+        await elsewhere.recognise(text)
+    outage()
+    with pytest.raises(StoreUnavailable):
+        await elsewhere.recognise(text)

@@ -129,6 +129,15 @@ def test_a_worker_wants_a_redis() -> None:
     assert "DARKROOM_REDIS_URL is not set" in ended.err
 
 
+def test_a_taken_port_of_a_worker_names_its_own_setting(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PRODUCTION.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DARKROOM_REDIS_URL", "redis://127.0.0.1:9")
+    monkeypatch.setenv("DARKROOM_WORKER_LISTEN", f"127.0.0.1:{taken}")
+
+    assert f"DARKROOM_WORKER_LISTEN=127.0.0.1:{taken + 1}" in darkroom("worker").err
+
+
 @pytest.mark.journey
 def test_the_embedded_default_prints_a_first_picture_that_works(folder: Path, free: int) -> None:
     port = str(free)

@@ -34,3 +34,25 @@ async def test_a_database_that_refuses_connections_while_it_restarts_is_unavaila
             async with database.reading():
                 pass
         await database.close()
+
+
+async def test_what_is_to_happen_once_committed_happens_then_and_only_then(database_url: str) -> None:
+    database = Database(database_url)
+    done: list[str] = []
+    async with database.transaction() as connection:
+        database.once_committed(connection, lambda: done.append("first"))
+        database.once_committed(connection, lambda: done.append("second"))
+        assert done == []
+    assert done == ["first", "second"]
+
+    async def fail() -> None:
+        async with database.transaction() as connection:
+            database.once_committed(connection, lambda: done.append("never"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    async with database.transaction():
+        pass
+    assert done == ["first", "second"]
+    await database.close()

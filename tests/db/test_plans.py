@@ -20,6 +20,7 @@ from app.db.engine import Database
 from app.db.postgres import PostgresConnection
 from app.jobs import adoption, claims, repository
 from app.jobs.lifecycle import Status
+from app.webhooks import repository as webhooks
 
 JOBS: Final = 100_000
 BIG: Final = ("jobs", "attempts", "assets", "job_metadata", "idempotency_keys")
@@ -219,6 +220,9 @@ QUESTIONS: dict[str, Ask[object]] = {
     "a call that was overtaken": lambda c: adoption.overtaken_by(
         c, "key_42", b"no such", retry=0, within_s=5.0
     ),
+    "the queue, for metrics": repository.queue,
+    "open attempts, for metrics": repository.open_attempts,
+    "the backlog of webhooks, for metrics": webhooks.backlog,
     "purge of jobs": lambda c: repository.purge_jobs(c, limit=200),
     "purge of keys": lambda c: repository.purge_idempotency_keys(c, limit=200),
     "purge of pictures": lambda c: expired_assets(c, limit=200),

@@ -1,17 +1,12 @@
 """An edit that fails over leaves no key, prompt, picture or signed link in any log, at the most talkative level."""
 
 import base64
-import contextlib
 import io
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
-from app.kit.telemetry import configure_logging
 from tests.assets.pictures import SAMPLES
 from tests.house import opener
 from tests.kitchen import ADMIN_KEY, API_KEY
@@ -22,31 +17,6 @@ from tests.simulators.therouter import TheRouter
 PROMPT = "canary-prompt-7c1e a boat nobody may read of"
 VENDOR_KEY = "sk-canary-4b9d0f"
 USER = "canary-user-88aa"
-
-
-@pytest.fixture
-def talkative() -> Iterator[io.StringIO]:
-    """Logs as in production, at the level `debug`."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    # Libraries, too, may say whatever they like, but those by which this test itself is a client.
-    before = {name: item.level for name, item in _loggers().items()}
-    with contextlib.redirect_stderr(io.StringIO()) as log:
-        configure_logging("json", "debug")
-    for name in ("httpx2", "httpcore2", "openai"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    yield log
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, was in before.items():
-        logging.getLogger(name).setLevel(was)
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
-
-
-def _loggers() -> dict[str, logging.Logger]:
-    known = logging.getLogger().manager.loggerDict
-    return {name: item for name, item in known.items() if isinstance(item, logging.Logger)}
 
 
 async def test_an_edit_that_fails_over_tells_no_secret(
