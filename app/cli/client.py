@@ -339,6 +339,8 @@ def _refusal(response: httpx2.Response) -> CommandFailed:
             return KeyRefused(f"{said}\nCheck --api-key.")
         case 400 | 405 | 413 | 422:
             return UsageMistake(said)
+        case 404 if code == "model_not_found":
+            return UsageMistake(said)
         case _:
             return CommandFailed(said)
 

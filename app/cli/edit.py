@@ -27,7 +27,7 @@ app = typer.Typer(add_completion=False)
 def edit(
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE...", exists=True, dir_okay=False, help="The pictures to start from."),
+        typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, help="The pictures to start from."),
     ],
     prompt: Annotated[str, typer.Option("--prompt", help="What is to become of them.")],
     mask: Annotated[

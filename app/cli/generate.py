@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the picture should show.")],
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the picture should show.")],
     output: Output = Path("out.png"),
     model: Model = "gpt-image-2",
     size: Size = None,

@@ -108,7 +108,7 @@ def deliveries(
 
 @app.command()
 def resend(
-    delivery_id: Annotated[str, typer.Argument(metavar="DELIVERY", help="A delivery's id, dlv_...")],
+    delivery_id: Annotated[str, typer.Argument(metavar="DELIVERY", help="A delivery's id, whd_...")],
     base_url: BaseUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
