@@ -8,6 +8,7 @@ from typing import Final
 
 from app.cli.client import Gateway
 from app.cli.configuration import connect
+from app.cli.errors import LeftWaiting
 from app.cli.pictures import check_target, cost, ended_badly, save_pictures
 from app.cli.progress import wait_for
 from app.kit.json import JsonObject
@@ -36,13 +37,19 @@ def fulfil(
     """Hand a request in, follow its job, save its pictures, and print what they cost.
 
     Raises:
-        CommandFailed: it was refused, or its job ended without pictures.
+        CommandFailed: it was refused, its job ended without pictures, or Ctrl-C came first.
     """
     if not no_wait:
         check_target(output)
     with connect(base_url, api_key) as gateway:
         started_at = time.monotonic()
-        job = hand_in(gateway)
+        try:
+            job = hand_in(gateway)
+        except KeyboardInterrupt as exc:
+            raise LeftWaiting(
+                "The request was being handed in, so it may have become a job that goes on without you.\n"
+                "See whether it did:  darkroom jobs list --limit 1"
+            ) from exc
         if no_wait:
             print(json.dumps(job, ensure_ascii=False) if as_json else job["id"])
             return

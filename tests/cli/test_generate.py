@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.client import Gateway
+from app.kit.json import JsonObject
 from tests.cli.command import darkroom
 from tests.cli.gateway import PICTURE, FakeGateway, error
 
@@ -227,3 +229,17 @@ def test_ctrl_c_tells_how_to_collect_the_job_later(gateway: FakeGateway, folder:
     assert "Traceback" not in err
     assert not out
     assert not list(folder.iterdir())
+
+
+def test_ctrl_c_while_a_request_is_handed_in_says_where_its_job_would_be(
+    monkeypatch: pytest.MonkeyPatch, gateway: FakeGateway
+) -> None:
+    def interrupted(_gateway: Gateway, _request: JsonObject) -> JsonObject:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Gateway, "submit", interrupted)
+
+    ended = darkroom("generate", "a lighthouse")
+
+    assert ended.code == 130
+    assert "darkroom jobs list --limit 1" in ended.err
