@@ -35,7 +35,7 @@ from app.catalog.errors import CatalogInvalid, Mistake
 from app.catalog.keys import Keyring
 from app.catalog.loader import parse_catalog, read_content
 from app.db.engine import Database, StoreUnavailable
-from app.db.migrate import current_revision, newest_revision
+from app.db.migrate import current_revision, is_known_revision, newest_revision
 from app.jobs.admission import Admission
 from app.jobs.catalogs import Catalogs, Loader, StoredCatalogs
 from app.jobs.engine import Engine, Heartbeat
@@ -368,7 +368,8 @@ def _checks(
     async def is_migrated() -> None:
         async with database.reading() as connection:
             found = await current_revision(connection)
-        if found != newest_revision():
+        # One that this release does not know is a newer release's, which keeps this one working.
+        if found != newest_revision() and (found is None or is_known_revision(found)):
             raise StoreUnavailable(
                 f"the schema is at {found}, not {newest_revision()}: run `darkroom migrate`"
             )

@@ -23,7 +23,7 @@ from app.cli.catalog import CatalogMistakes, CheckedCatalog, check_catalog
 from app.cli.database import explained
 from app.cli.errors import CommandFailed
 from app.db.engine import Database
-from app.db.migrate import current_revision, newest_revision
+from app.db.migrate import current_revision, is_known_revision, newest_revision
 from app.jobs.integrity import CHECKS, check_integrity
 from app.kit.http import EgressDenied, GuardedClient, NoAnswer, Timeouts
 from app.settings import Settings
@@ -134,21 +134,27 @@ async def check_database(settings: Settings) -> list[Finding]:
                 found.append(_clock((datetime.now(UTC) - theirs).total_seconds()))
             return found
     except CommandFailed as exc:
-        said, _, fix = str(exc).partition(". ")
-        return [Finding("database", Verdict.FAIL, said.rstrip("."), fix or None)]
+        return [_refused("database", exc)]
     finally:
         await database.close()
 
 
 async def check_promises(settings: Settings) -> list[Finding]:
     """Look through every job and attempt for a broken promise. Reads whole tables: minutes with millions of rows."""
+    nothing_yet = Finding("integrity", Verdict.OFF, "there are no tables of this release to look through")
+    if settings.is_embedded and not _sqlite_file(settings).exists():
+        return [nothing_yet]
     database = Database(settings.database_url, pool_size=1, statement_timeout_s=_WHOLE_TABLE_S)
     try:
         with explained():
             async with database.reading() as connection:
+                revision = await current_revision(connection)
+            if revision != newest_revision():
+                return [nothing_yet]
+            async with database.reading() as connection:
                 violations = await check_integrity(connection)
     except CommandFailed as exc:
-        return [Finding("integrity", Verdict.FAIL, str(exc).rstrip("."))]
+        return [_refused("integrity", exc)]
     finally:
         await database.close()
     if not violations:
@@ -196,10 +202,14 @@ async def check_storage(settings: Settings) -> list[Finding]:
         fix = (
             "Free some space, or set DARKROOM_STORAGE_URL to another place."
             if is_folder
-            else "Check the AWS_* variables."
+            else "Check the bucket's name, the AWS_* variables, and the way to the endpoint."
         )
         return [Finding("storage", Verdict.FAIL, exc.message, fix)]
-    except (ValueError, OSError) as exc:
+    except OSError as exc:
+        detail = f"{folder} cannot be written to ({exc.strerror})"
+        fix = "Let this user write there, or set DARKROOM_STORAGE_URL to another place."
+        return [Finding("storage", Verdict.FAIL, detail, fix)]
+    except ValueError as exc:
         return [Finding("storage", Verdict.FAIL, str(exc), "Check DARKROOM_STORAGE_URL.")]
     if not is_folder:
         return [Finding("storage", Verdict.OK, f"s3://{parts.netloc} is writable")]
@@ -266,7 +276,10 @@ def _catalog(settings: Settings) -> tuple[CheckedCatalog | None, Finding]:
         checked = check_catalog(settings.config, settings)
     except CatalogMistakes as exc:
         return None, Finding("catalog", Verdict.FAIL, "; ".join(exc.mistakes), "Run `darkroom config check`.")
-    count = f"{len(checked.catalog.models)} models at {len(checked.catalog.upstreams)} upstreams"
+    models, upstreams = len(checked.catalog.models), len(checked.catalog.upstreams)
+    count = (
+        f"{models} model{'' if models == 1 else 's'} at {upstreams} upstream{'' if upstreams == 1 else 's'}"
+    )
     if not checked.unserved:
         return checked, Finding("catalog", Verdict.OK, count)
     wanted = sorted(set(checked.missing.values()))
@@ -281,8 +294,19 @@ def _catalog(settings: Settings) -> tuple[CheckedCatalog | None, Finding]:
 def _schema(revision: str | None, newest: str) -> Finding:
     if revision == newest:
         return Finding("database", Verdict.OK, f"answers, at revision {revision}")
+    if revision is not None and not is_known_revision(revision):
+        detail = f"answers, at revision {revision} of a newer Darkroom"
+        return Finding(
+            "database", Verdict.WARN, detail, "This release goes on working; start the newer one soon."
+        )
     stands = "it has no tables yet" if revision is None else f"it is at revision {revision}, not {newest}"
     return Finding("database", Verdict.FAIL, stands, "Run `darkroom migrate`.")
+
+
+def _refused(check: str, exc: CommandFailed) -> Finding:
+    """What `explained` says, told apart into what is wrong and what to do."""
+    said, _, fix = str(exc).partition(". ")
+    return Finding(check, Verdict.FAIL, said.rstrip("."), fix or None)
 
 
 def _clock(difference_s: float) -> Finding:

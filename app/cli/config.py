@@ -1,5 +1,6 @@
-"""`darkroom config`: the catalog file."""
+"""`darkroom config`: the catalog, a file that is checked here, or as a running gateway has it in force."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,17 +8,15 @@ from typing import Annotated
 import typer
 
 from app.cli.catalog import CatalogMistakes, CheckedCatalog, check_catalog
-from app.cli.configuration import load_settings
+from app.cli.configuration import connect_as_admin, load_settings
 from app.cli.errors import CommandFailed
+from app.cli.options import AdminKey, AsJson, BaseUrl
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Check the catalog of upstreams, models and prices."
+    no_args_is_help=True,
+    add_completion=False,
+    help="Check the catalog of upstreams, models and prices, and have it loaded again.",
 )
-
-
-@app.callback()
-def _config() -> None:
-    """Check the catalog of upstreams, models and prices."""
 
 
 @app.command()
@@ -40,6 +39,21 @@ def check(
     )
     for line in summary(checked):
         print(line)
+
+
+@app.command()
+def reload(base_url: BaseUrl = None, api_key: AdminKey = None, as_json: AsJson = False) -> None:
+    """Have a running gateway read its catalog file again, in every process.
+
+    A file with mistakes is refused, and the catalog in force stays. Jobs in flight finish on the one they began with.
+    """
+    with connect_as_admin(base_url, api_key) as gateway:
+        loaded = gateway.reload_config()
+    print(
+        json.dumps(loaded, ensure_ascii=False)
+        if as_json
+        else f"The catalog {loaded['version']} is in force in every process."
+    )
 
 
 def summary(checked: CheckedCatalog) -> list[str]:

@@ -1,12 +1,11 @@
 """Settings for a command: as `app.settings` reads them, with mistakes as the sentences a command ends with."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from pydantic import SecretStr
 
 from app.cli.client import Gateway
 from app.cli.errors import CommandFailed, KeyRefused
-from app.kit.telemetry import configure_logging
 from app.settings import ClientSettings, Settings, SettingsInvalid
 
 
@@ -20,11 +19,6 @@ def load_settings(*, make_secrets: bool = True) -> Settings:
         return Settings.load(make_secrets=make_secrets)
     except SettingsInvalid as exc:
         raise _told(exc.mistakes) from exc
-
-
-def start_logging(settings: Settings, keys: Sequence[str]) -> None:
-    """Send this process's logs to standard error; no line holds a secret of the settings or one of these `keys`."""
-    configure_logging(settings.log_format, settings.log_level, secrets=(*settings.secret_values(), *keys))
 
 
 def connect(base_url: str | None, api_key: str | None) -> Gateway:

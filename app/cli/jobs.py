@@ -2,36 +2,51 @@
 
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from app.cli.configuration import connect
-from app.cli.options import ApiKey, AsJson, BaseUrl
+from app.cli.configuration import connect, connect_as_admin
+from app.cli.options import AdminKey, ApiKey, AsAdmin, AsJson, BaseUrl, EitherKey
 from app.cli.pictures import bill, check_target, cost, duration, ended_badly, save_pictures
 from app.cli.progress import wait_for
-from app.cli.tables import print_facts, print_table
+from app.cli.tables import moment, print_facts, print_table
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, show, watch and cancel jobs.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="List, show, watch, cancel and requeue jobs."
+)
 
-JobId = Annotated[str, typer.Argument(help="A job's id, job_...")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, job_...")]
 
 
 @app.command("list")
 def list_jobs(
     status: Annotated[str | None, typer.Option(help="Only jobs in this state, such as queued.")] = None,
     model: Annotated[str | None, typer.Option(help="Only jobs for this model.")] = None,
+    team: Annotated[
+        str | None, typer.Option(help="Only jobs of this team, by id or name; as an operator.")
+    ] = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="Only jobs that asked this upstream; as an operator.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
+    as_admin: AsAdmin = False,
     base_url: BaseUrl = None,
-    api_key: ApiKey = None,
+    api_key: EitherKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest jobs of the key's team."""
-    filters = {name: value for name, value in (("status", status), ("model", model)) if value is not None}
-    with connect(base_url, api_key) as gateway:
-        jobs = gateway.jobs(filters, limit)
+    """List the newest jobs of the key's team; with --admin, --team or --upstream those of all teams."""
+    chosen = {"status": status, "model": model, "upstream": upstream}
+    filters = {name: value for name, value in chosen.items() if value is not None}
+    if as_admin or team is not None or upstream is not None:
+        with connect_as_admin(base_url, api_key) as gateway:
+            if team is not None:
+                filters["team_id"] = str(gateway.find_team(team)["id"])
+            jobs = gateway.any_jobs(filters, limit)
+    else:
+        with connect(base_url, api_key) as gateway:
+            jobs = gateway.jobs(filters, limit)
     if as_json:
         print(json.dumps(jobs, ensure_ascii=False))
         return
@@ -43,7 +58,7 @@ def list_jobs(
             job.get("upstream"),
             cost(job),
             duration(job),
-            _when(job),
+            moment(job.get("created_at")),
         )
         for job in jobs
     ]
@@ -51,10 +66,21 @@ def list_jobs(
 
 
 @app.command()
-def show(job_id: JobId, base_url: BaseUrl = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Show one job with its attempts."""
-    with connect(base_url, api_key) as gateway:
-        job: Any = gateway.job(job_id)
+def show(
+    job_id: JobId,
+    as_admin: AsAdmin = False,
+    base_url: BaseUrl = None,
+    api_key: EitherKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one job with its attempts; with --admin, also what the vendors said."""
+    job: Any
+    if as_admin:
+        with connect_as_admin(base_url, api_key) as gateway:
+            job = gateway.any_job(job_id)
+    else:
+        with connect(base_url, api_key) as gateway:
+            job = gateway.job(job_id)
     if as_json:
         print(json.dumps(job, ensure_ascii=False))
         return
@@ -63,11 +89,13 @@ def show(job_id: JobId, base_url: BaseUrl = None, api_key: ApiKey = None, as_jso
         {
             "job": job["id"],
             "status": job["status"],
+            "team": job.get("team_id"),
             "model": job.get("model"),
-            "handed in": _when(job),
+            "handed in": moment(job.get("created_at")),
             "time": duration(job),
             "cost": cost(job),
             "upstream": job.get("upstream"),
+            "made again from": job.get("requeued_from"),
             "error": f"{error.get('message')} ({error.get('code')})" if error else None,
             "pictures": "\n".join(job.get("unsigned_urls") or []) or None,
             "late pictures": "\n".join(each.get("url") or each["file_id"] for each in job.get("late") or [])
@@ -78,24 +106,39 @@ def show(job_id: JobId, base_url: BaseUrl = None, api_key: ApiKey = None, as_jso
     attempts = job.get("attempts") or []
     if attempts:
         print()
-        rows = [
-            (
-                each.get("upstream"),
-                each.get("outcome"),
-                f"${each.get('cost_usd')}",
-                f"{each.get('duration_ms')} ms",
-            )
-            for each in attempts
-        ]
-        print_table(("attempt at", "outcome", "cost", "time"), rows)
+        _print_attempts(attempts, as_admin=as_admin)
 
 
 @app.command()
-def cancel(job_id: JobId, base_url: BaseUrl = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """Cancel a job; one that has not been sent yet costs nothing."""
-    with connect(base_url, api_key) as gateway:
-        job = gateway.cancel(job_id)
+def cancel(
+    job_id: JobId,
+    as_admin: AsAdmin = False,
+    base_url: BaseUrl = None,
+    api_key: EitherKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel a job. One that has not been sent yet costs nothing; what was sent is followed to its end and booked."""
+    if as_admin:
+        with connect_as_admin(base_url, api_key) as gateway:
+            job = gateway.cancel_any(job_id)
+    else:
+        with connect(base_url, api_key) as gateway:
+            job = gateway.cancel(job_id)
     print(json.dumps(job, ensure_ascii=False) if as_json else f"The job {job['id']} is {job['status']}.")
+
+
+@app.command()
+def requeue(
+    job_id: JobId, base_url: BaseUrl = None, api_key: AdminKey = None, as_json: AsJson = False
+) -> None:
+    """Have a final job's request made again, as an operator, on the account of its team. It is bought anew."""
+    with connect_as_admin(base_url, api_key) as gateway:
+        job = gateway.requeue(job_id)
+    print(
+        json.dumps(job, ensure_ascii=False)
+        if as_json
+        else f"The job {job['id']} makes the request of {job_id} again."
+    )
 
 
 @app.command()
@@ -126,6 +169,16 @@ def watch(
         sys.stdout.flush()
 
 
-def _when(job: Any) -> str | None:
-    created_at = job.get("created_at")
-    return None if not created_at else f"{datetime.fromtimestamp(created_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+def _print_attempts(attempts: Any, *, as_admin: bool) -> None:
+    rows = []
+    for each in attempts:
+        cost_usd, lasted_ms = each.get("cost_usd"), each.get("duration_ms")
+        row = [
+            each.get("upstream"),
+            each.get("outcome"),
+            None if cost_usd is None else f"${cost_usd}",
+            None if lasted_ms is None else f"{lasted_ms} ms",
+        ]
+        rows.append([*row, each.get("certainty"), each.get("id"), each.get("detail")] if as_admin else row)
+    columns = ["attempt at", "outcome", "cost", "time"]
+    print_table([*columns, "certainty", "attempt", "detail"] if as_admin else columns, rows)

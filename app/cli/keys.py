@@ -1,24 +1,33 @@
 """`darkroom keys`: the API keys of teams. Over the admin API."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from app.cli.client import Gateway
 from app.cli.configuration import connect_as_admin
 from app.cli.errors import UsageMistake
-from app.cli.options import AdminKey, AsJson, BaseUrl
-from app.cli.tables import print_table
+from app.cli.limits import limits_text, read_limits
+from app.cli.options import AdminKey, AsJson, BaseUrl, ChangedLimits, Limits
+from app.cli.tables import moment, print_table
 from app.kit.json import JsonObject
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Create, list and revoke API keys.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Create, list, change, rotate and revoke API keys."
+)
+
+KeyId = Annotated[str, typer.Argument(metavar="KEY", help="The key's id, not its text.")]
 
 
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     team: Annotated[str, typer.Option(help="The team's id or name.")],
+    role: Annotated[
+        str | None,
+        typer.Option(help="team, admin (an operator), or admin_read (may only look). [default: team]"),
+    ] = None,
+    limits: Limits = None,
     expires_at: Annotated[
         str | None, typer.Option(help="When it stops working, such as 2027-01-31T00:00:00Z. [default: never]")
     ] = None,
@@ -28,10 +37,12 @@ def create(
 ) -> None:
     """Create a key and print it, this once."""
     wanted: JsonObject = {"name": name}
-    if expires_at is not None:
-        wanted["expires_at"] = expires_at
+    chosen = {"role": role, "expires_at": expires_at}
+    wanted.update({field: value for field, value in chosen.items() if value is not None})
+    if limits:
+        wanted["limits"] = read_limits(limits)
     with connect_as_admin(base_url, api_key) as gateway:
-        wanted["team_id"] = _team_id(gateway, team)
+        wanted["team_id"] = gateway.find_team(team)["id"]
         key = gateway.create_key(wanted)
     if as_json:
         print(json.dumps(key, ensure_ascii=False))
@@ -49,37 +60,97 @@ def list_keys(
 ) -> None:
     """List keys, without their text."""
     with connect_as_admin(base_url, api_key) as gateway:
-        team_id = None if team is None else _team_id(gateway, team)
-        keys = [key for key in gateway.keys({}) if team_id is None or key.get("team_id") == team_id]
+        filters = {} if team is None else {"team_id": str(gateway.find_team(team)["id"])}
+        keys = gateway.keys(filters)
     if as_json:
         print(json.dumps(keys, ensure_ascii=False))
         return
     rows = [
-        (key["id"], key.get("name"), key.get("team_id"), key.get("expires_at") or "never") for key in keys
+        (
+            key["id"],
+            key.get("name"),
+            key.get("team_id"),
+            key.get("role"),
+            key.get("hint"),
+            _end(key),
+            limits_text(key.get("limits")),
+        )
+        for key in keys
     ]
-    print_table(("key", "name", "team", "expires"), rows)
+    print_table(("key", "name", "team", "role", "begins", "ends", "limits"), rows)
 
 
 @app.command()
-def revoke(
-    key_id: Annotated[str, typer.Argument(help="The key's id, not its text.")],
+def update(
+    key_id: KeyId,
+    name: Annotated[str | None, typer.Option(help="A new name.")] = None,
+    limits: ChangedLimits = None,
     base_url: BaseUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a key for good."""
+    """Rename a key, or change its limits. They apply beside those of its team."""
+    changes: JsonObject = {} if name is None else {"name": name}
+    if limits:
+        changes["limits"] = read_limits(limits)
+    if not changes:
+        raise UsageMistake("There is nothing to change. Give --name or --limit.")
+    with connect_as_admin(base_url, api_key) as gateway:
+        key: Any = gateway.change_key(key_id, changes)
+    if as_json:
+        print(json.dumps(key, ensure_ascii=False))
+        return
+    print(
+        f"The key {key['id']} ({key.get('name')}) has the limits: {limits_text(key.get('limits')) or 'none'}."
+    )
+
+
+@app.command()
+def rotate(
+    key_id: KeyId,
+    overlap_s: Annotated[
+        float | None,
+        typer.Option(
+            "--overlap-s", min=0, help="Seconds for which the old key still works. [default: 86400, a day]"
+        ),
+    ] = None,
+    base_url: BaseUrl = None,
+    api_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a new key like it in the place of a key, and print it, this once. Both work until the overlap is over."""
+    with connect_as_admin(base_url, api_key) as gateway:
+        key: Any = gateway.rotate_key(key_id, overlap_s)
+    if as_json:
+        print(json.dumps(key, ensure_ascii=False))
+        return
+    print(key["key"])
+    old = key.get("replaces") or {}
+    typer.echo(
+        f"This is the key {key['id']}, shown this once. The old one, {old.get('id')}, works until "
+        f"{moment(old.get('expires_at'))}.",
+        err=True,
+    )
+
+
+@app.command()
+def revoke(
+    key_id: KeyId,
+    base_url: BaseUrl = None,
+    api_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a key for good. Its jobs that were not sent yet are cancelled; those sent are finished and booked."""
     with connect_as_admin(base_url, api_key) as gateway:
         answer = gateway.revoke_key(key_id)
-    print(json.dumps(answer, ensure_ascii=False) if as_json else f"The key {key_id} is revoked.")
+    if as_json:
+        print(json.dumps(answer, ensure_ascii=False))
+        return
+    cancelled = answer.get("cancelled_jobs")
+    print(f"The key {key_id} is revoked.{f' {cancelled} of its jobs were cancelled.' if cancelled else ''}")
 
 
-def _team_id(gateway: Gateway, named: str) -> str:
-    teams = gateway.teams()
-    found = [team for team in teams if team["id"] == named] or [
-        team for team in teams if team.get("name") == named
-    ]
-    if len(found) != 1:
-        known = ", ".join(str(team.get("name")) for team in teams) or "none"
-        said = "There is no team" if not found else "Several teams are called"
-        raise UsageMistake(f"{said} {named!r}. There are: {known}.")
-    return str(found[0]["id"])
+def _end(key: Any) -> str:
+    if key.get("revoked_at"):
+        return f"revoked {moment(key['revoked_at'])}"
+    return moment(key.get("expires_at")) or "never"

@@ -22,14 +22,26 @@ _ENTRIES: Final = {
     "serve": _Entry("app.cli.serve", "Serve the HTTP API; without Redis it runs the workers too."),
     "worker": _Entry("app.cli.worker", "Run a worker beside `serve`, on Postgres and Redis."),
     "migrate": _Entry("app.cli.migrate", "Bring the database's schema up to date."),
-    "config": _Entry("app.cli.config", "Check the catalog of upstreams, models and prices."),
+    "config": _Entry(
+        "app.cli.config", "Check the catalog of upstreams, models and prices, and have it loaded again."
+    ),
     "secrets": _Entry("app.cli.secrets", "Seal stored secrets under the newest secret of the settings."),
     "doctor": _Entry("app.cli.doctor", "Check everything this gateway depends on, and say what to fix."),
     "generate": _Entry("app.cli.generate", "Have a picture made, and save it."),
-    "jobs": _Entry("app.cli.jobs", "List, show, watch and cancel jobs."),
-    "upstreams": _Entry("app.cli.upstreams", "List, check, enable and disable the vendors' accounts."),
-    "teams": _Entry("app.cli.teams", "Create and list teams."),
-    "keys": _Entry("app.cli.keys", "Create, list and revoke API keys."),
+    "edit": _Entry("app.cli.edit", "Have pictures changed, and save what came of it."),
+    "jobs": _Entry("app.cli.jobs", "List, show, watch, cancel and requeue jobs."),
+    "upstreams": _Entry(
+        "app.cli.upstreams", "List, check, enable, disable, drain and reset the vendors' accounts."
+    ),
+    "teams": _Entry("app.cli.teams", "Create, list and change teams, with their limits and budgets."),
+    "keys": _Entry("app.cli.keys", "Create, list, change, rotate and revoke API keys."),
+    "spend": _Entry("app.cli.spend", "Report what was spent, as a table, JSON or CSV."),
+    "reconcile": _Entry("app.cli.reconcile", "Import what a vendor says that it charged."),
+    "webhooks": _Entry(
+        "app.cli.webhooks", "Say who is told of the ends of jobs; list deliveries, and resend."
+    ),
+    "maintenance": _Entry("app.cli.maintenance", "Turn new jobs away for a while."),
+    "audit": _Entry("app.cli.audit", "List what operators did."),
 }
 
 

@@ -30,7 +30,7 @@ def wait_for(gateway: Gateway, job: JsonObject) -> JsonObject:
     """
     job_id = str(job["id"])
     try:
-        with _line() as line:
+        with _line(describe(job)) as line:
             return _followed(gateway, job_id, job, line)
     except KeyboardInterrupt as exc:
         raise LeftWaiting(f"The job {job_id} goes on without you.\n{_how_to_collect(job_id)}") from exc
@@ -41,21 +41,21 @@ def wait_for(gateway: Gateway, job: JsonObject) -> JsonObject:
 
 
 class _Line:
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, text: str) -> None:
         self._progress = progress
-        self._task = progress.add_task("handing in", total=None)
+        self._task = progress.add_task(text, total=None)
 
     def show(self, text: str) -> None:
         self._progress.update(self._task, description=text)
 
 
 @contextmanager
-def _line() -> Iterator[_Line]:
+def _line(text: str) -> Iterator[_Line]:
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     console = Console(stderr=True)
     # Without a terminal rich would leave a dead line behind.
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield _Line(progress)
+        yield _Line(progress, text)
 
 
 def _followed(gateway: Gateway, job_id: str, job: JsonObject, line: _Line) -> JsonObject:

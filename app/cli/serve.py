@@ -4,10 +4,11 @@ import typer
 
 from app.cli.banner import banner
 from app.cli.catalog import CatalogMistakes, check_catalog
-from app.cli.configuration import load_settings, start_logging
+from app.cli.configuration import load_settings
 from app.cli.database import migrate, require_tables
 from app.cli.errors import CommandFailed
 from app.cli.listening import check_free, when_listening
+from app.cli.logs import start_logging
 from app.main import AlreadyServed, run
 
 app = typer.Typer(add_completion=False)

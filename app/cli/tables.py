@@ -1,6 +1,7 @@
 """Tables and facts for people; scripts ask for JSON instead. Nothing is cut to fit a terminal: ids are for copying."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import zip_longest
 
 
@@ -21,3 +22,9 @@ def print_facts(facts: Mapping[str, object]) -> None:
             print(f"{name:<{width}}  {first}")
             for line in rest:
                 print(f"{'':<{width}}  {line}")
+
+
+def moment(unix_s: object) -> str | None:
+    """A moment in UTC for people; None when there is none."""
+    is_moment = isinstance(unix_s, int | float) and unix_s > 0
+    return f"{datetime.fromtimestamp(float(str(unix_s)), UTC):%Y-%m-%d %H:%M:%S} UTC" if is_moment else None

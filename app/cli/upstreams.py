@@ -4,7 +4,7 @@ import asyncio
 import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -20,13 +20,17 @@ from app.domain.money import Certainty, usd
 from app.settings import Settings
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="List, check, enable and disable upstreams."
+    no_args_is_help=True,
+    add_completion=False,
+    help="List, check, enable, disable, drain and reset upstreams.",
 )
 
 Name = Annotated[str, typer.Argument(help="The upstream's name in the catalog.")]
 ModelName = Annotated[
     str | None, typer.Option("--model", help="Only this model, by its public name or the upstream's own.")
 ]
+
+_DONE: Final = {"enable": "enabled", "disable": "disabled", "drain": "draining", "reset": "reset"}
 
 
 @app.command("list")
@@ -51,7 +55,7 @@ def enable(
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask an upstream again."""
+    """Ask an upstream again. What is held against it stays; `reset` forgets it."""
     _turn("enable", name, model, base_url, api_key, as_json)
 
 
@@ -65,6 +69,30 @@ def disable(
 ) -> None:
     """Send an upstream nothing more. Calls in flight end, for they are paid for."""
     _turn("disable", name, model, base_url, api_key, as_json)
+
+
+@app.command()
+def drain(
+    name: Name,
+    model: ModelName = None,
+    base_url: BaseUrl = None,
+    api_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send an upstream nothing more, in order to take it out once its calls have ended; `list` shows how many."""
+    _turn("drain", name, model, base_url, api_key, as_json)
+
+
+@app.command()
+def reset(
+    name: Name,
+    model: ModelName = None,
+    base_url: BaseUrl = None,
+    api_key: AdminKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Forget an upstream's failures and absences, so that it is asked at once. Whether it is enabled stays."""
+    _turn("reset", name, model, base_url, api_key, as_json)
 
 
 @app.command()
@@ -105,8 +133,11 @@ def _turn(
         print(json.dumps(upstream, ensure_ascii=False))
         return
     subject = f"The upstream {name}" if model is None else f"The model {model} at {name}"
-    ending = "" if verb == "enable" else f" {upstream.get('in_flight', 0)} calls in flight end by themselves."
-    print(f"{subject} is {verb}d.{ending}")
+    calls = upstream.get("in_flight", 0)
+    in_flight = {0: "No call is in flight.", 1: "1 call in flight ends by itself."}
+    ends = in_flight.get(calls, f"{calls} calls in flight end by themselves.")
+    ending = f" {ends}" if verb in {"disable", "drain"} else ""
+    print(f"{subject} is {_DONE[verb]}.{ending}")
 
 
 def _only(name: str, settings: Settings) -> CheckedCatalog:

@@ -3,10 +3,11 @@
 import typer
 
 from app.cli.catalog import CatalogMistakes, check_catalog
-from app.cli.configuration import load_settings, start_logging
+from app.cli.configuration import load_settings
 from app.cli.database import require_tables
 from app.cli.errors import CommandFailed
 from app.cli.listening import check_free
+from app.cli.logs import start_logging
 from app.worker import run
 
 app = typer.Typer(add_completion=False)

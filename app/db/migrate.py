@@ -27,6 +27,12 @@ def newest_revision() -> str:
     return ScriptDirectory.from_config(_config("sqlite://")).get_current_head() or ""
 
 
+def is_known_revision(revision: str) -> bool:
+    """Whether this release of Darkroom has the revision; if not, a newer release has migrated the database."""
+    script = ScriptDirectory.from_config(_config("sqlite://"))
+    return any(known.revision == revision for known in script.walk_revisions())
+
+
 async def current_revision(connection: Connection) -> str | None:
     """The revision that the database is at; None when it has never been migrated."""
     try:

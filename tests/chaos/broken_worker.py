@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from app.cli.configuration import load_settings, start_logging
+from app.cli.configuration import load_settings
+from app.cli.logs import start_logging
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.jobs import repository, transitions
 from app.jobs.lifecycle import AttemptState

@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 PICTURE: Final = b"\x89PNG\r\n\x1a\n and the rest of a picture"
 
+_SUBMITS: Final = ("/v1/images/generations", "/v1/images/edits")
+
 
 @dataclass(slots=True)
 class Asked:
@@ -81,13 +83,13 @@ class FakeGateway:
             path=parts.path,
             query=dict(parse_qsl(parts.query)),
             headers={name.lower(): value for name, value in handler.headers.items()},
-            body=json.loads(content) if content else None,
+            body=_read(content, handler.headers.get_content_type()),
         )
         self.asked.append(asked)
         if asked.path.startswith("/v1/files/") and asked.query.get("sig") == "signed":
             _send(handler, 200, PICTURE, "image/png")
             return
-        if asked.path == "/v1/images/generations" and self.broken_submits:
+        if asked.path in _SUBMITS and self.broken_submits:
             self.broken_submits -= 1
             handler.close_connection = True
             handler.connection.shutdown(2)
@@ -143,7 +145,7 @@ class FakeGateway:
         if asked.headers.get("authorization") != f"Bearer {wanted}":
             return 401, error("Incorrect API key provided.", "invalid_api_key")
         match (asked.method, asked.path.strip("/").split("/")):
-            case ("POST", ["v1", "images", "generations"]):
+            case ("POST", ["v1", "images", "generations" | "edits"]):
                 return 202, self.job(status="queued", unsigned_urls=[], upstream=None, completed_at=None)
             case ("GET", ["v1", "jobs", "job_1"]):
                 self.asked_for_job.set()
@@ -161,7 +163,8 @@ class FakeGateway:
                 self.keys.append({"id": f"key_{len(self.keys) + 1}", **asked.body})
                 return 201, {**self.keys[-1], "key": "dk_0123456789_shown_once"}
             case ("GET", ["admin", "v1", "keys"]):
-                return 200, page(self.keys, asked)
+                team_id = asked.query.get("team_id")
+                return 200, page([key for key in self.keys if team_id in {None, key["team_id"]}], asked)
             case ("DELETE", ["admin", "v1", "keys", key_id]):
                 return 200, {"id": key_id, "revoked_at": 1}
             case ("GET", ["v1", "jobs", job_id]):
@@ -192,6 +195,11 @@ def page(items: list[dict[str, Any]], asked: Asked) -> dict[str, Any]:
         "first_id": data[0]["id"] if data else None,
         "last_id": data[-1]["id"] if data else None,
     }
+
+
+def _read(content: bytes, media_type: str) -> Any:
+    """JSON parsed, a form as its bytes, and nothing as None."""
+    return json.loads(content) if media_type == "application/json" else content or None
 
 
 def _send(handler: BaseHTTPRequestHandler, status: int, content: bytes, media_type: str) -> None:

@@ -1,11 +1,15 @@
 """`darkroom doctor` and `darkroom migrate`, on real databases and a real Redis."""
 
+import sqlite3
+from contextlib import closing
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from app.cli import checks
 from app.settings import Settings
 from tests.cli.command import darkroom
 from tests.cli.gateway import FakeGateway, error
@@ -21,9 +25,9 @@ def catalog(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def findings() -> dict[str, dict[str, Any]]:
+def findings(*arguments: str) -> dict[str, dict[str, Any]]:
     """The last finding of each check."""
-    ended = darkroom("doctor", "--json")
+    ended = darkroom("doctor", "--json", *arguments)
     assert ended.json["ok"] is (ended.code == 0)
     return {finding["check"]: finding for finding in ended.json["checks"]}
 
@@ -96,6 +100,49 @@ def test_a_database_without_tables_wants_to_be_migrated(
 
     assert (before["verdict"], before["fix"]) == ("fail", "Run `darkroom migrate`.")
     assert findings()["database"]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "revision, verdict, said",
+    [("0001", "fail", "Run `darkroom migrate`."), ("9999", "warn", "start the newer one soon")],
+)
+def test_an_older_schema_wants_to_be_migrated_and_a_newer_one_a_newer_release(
+    folder: Path, revision: str, verdict: str, said: str
+) -> None:
+    darkroom("migrate")
+    with closing(sqlite3.connect(folder / "data" / "darkroom.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+
+    found = findings("--integrity")
+
+    assert (found["database"]["verdict"], said in found["database"]["fix"]) == (verdict, True)
+    assert found["integrity"]["verdict"] == "off"
+
+
+def test_promises_are_looked_through_once_there_are_any() -> None:
+    before = findings("--integrity")["integrity"]
+    darkroom("migrate")
+
+    assert before["verdict"] == "off"
+    assert findings("--integrity")["integrity"]["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("ahead_s, verdict", [(3, "warn"), (-30, "fail")])
+def test_a_clock_that_differs_from_the_databases_is_told(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, postgres_url: str, ahead_s: int, verdict: str
+) -> None:
+    class Skewed(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override] # no subclass is needed
+            return datetime.now(tz) + timedelta(seconds=ahead_s)
+
+    in_production(monkeypatch, folder, DARKROOM_DATABASE_URL=postgres_url)
+    monkeypatch.setattr(checks, "datetime", Skewed)
+
+    clock = findings()["clock"]
+
+    assert clock["verdict"] == verdict
+    assert ("ahead of" if ahead_s > 0 else "behind") in clock["detail"]
 
 
 def test_what_does_not_answer_is_told_without_its_address(
@@ -192,4 +239,7 @@ def test_storage_that_is_not_writable_fails(monkeypatch: pytest.MonkeyPatch, fol
     taken = (folder / "taken").as_uri()
     in_production(monkeypatch, folder, DARKROOM_DATABASE_URL=nowhere, DARKROOM_STORAGE_URL=taken)
 
-    assert findings()["storage"]["verdict"] == "fail"
+    storage = findings()["storage"]
+
+    assert (storage["verdict"], "another place" in storage["fix"]) == ("fail", True)
+    assert "Errno" not in storage["detail"]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.client import Gateway
+from app.kit.json import JsonObject
 from tests.cli.command import darkroom
 from tests.cli.gateway import PICTURE, FakeGateway, error
 
@@ -154,7 +156,8 @@ def test_a_failed_job_is_json_too(gateway: FakeGateway) -> None:
         ((400, error("'9x9' is no size.", "invalid_value")), 2, "'9x9' is no size. (invalid_value)"),
         ((401, error("Incorrect API key.", "invalid_api_key")), 4, "--api-key"),
         ((403, error("Not this model.", "model_not_allowed")), 4, "model_not_allowed"),
-        ((404, error("No such model.", "model_not_found")), 1, "No such model."),
+        ((404, error("No such model.", "model_not_found")), 2, "No such model."),
+        ((404, error("No such job.", "job_not_found")), 1, "No such job."),
         ((429, error("The budget is spent.", "insufficient_quota")), 1, "The budget is spent."),
         ((502, "<html>Bad gateway</html>"), 3, "HTTP 502"),
         ((200, "<html>Welcome</html>"), 3, "is not Darkroom"),
@@ -226,3 +229,17 @@ def test_ctrl_c_tells_how_to_collect_the_job_later(gateway: FakeGateway, folder:
     assert "Traceback" not in err
     assert not out
     assert not list(folder.iterdir())
+
+
+def test_ctrl_c_while_a_request_is_handed_in_says_where_its_job_would_be(
+    monkeypatch: pytest.MonkeyPatch, gateway: FakeGateway
+) -> None:
+    def interrupted(_gateway: Gateway, _request: JsonObject) -> JsonObject:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Gateway, "submit", interrupted)
+
+    ended = darkroom("generate", "a lighthouse")
+
+    assert ended.code == 130
+    assert "darkroom jobs list --limit 1" in ended.err

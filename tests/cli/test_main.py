@@ -1,16 +1,22 @@
 """The command as a whole: its help, its version, and what it loads."""
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.cli.command import darkroom
 
-COMMANDS = ("serve", "worker", "migrate", "config", "doctor", "generate", "jobs", "teams", "keys")
-HEAVY = ("alembic", "arq", "asyncpg", "fastapi", "redis", "sqlalchemy", "uvicorn")
+COMMANDS = (
+    *("serve", "worker", "migrate", "config", "secrets", "doctor", "generate", "edit", "jobs", "upstreams"),
+    *("teams", "keys", "spend", "reconcile", "webhooks", "maintenance", "audit"),
+)
+HEAVY = ("alembic", "arq", "asyncpg", "fastapi", "redis", "sqlalchemy", "structlog", "uvicorn")
 ROOT = Path(__file__).parents[2]
 
 
@@ -68,6 +74,18 @@ def test_a_client_command_loads_nothing_of_the_server() -> None:
 
 
 def test_the_documentation_knows_every_command() -> None:
-    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8").partition("\n\n## ")[0]
+    cells: dict[str, str] = {}
+    for match in re.finditer(r"^\| (`darkroom (\w+).*?) \|", table, re.MULTILINE):
+        cells[match[2]] = cells.get(match[2], "") + match[1]
 
-    assert [name for name in COMMANDS if f"`darkroom {name}" not in text] == []
+    assert cells.keys() == set(COMMANDS)
+    for name, cell in cells.items():
+        for sub in subcommands(name):
+            assert re.search(rf"`(darkroom {name} )?{sub}\b", cell), f"{name} {sub}"
+
+
+def subcommands(name: str) -> list[str]:
+    """What follows a command's name; nothing where it stands alone."""
+    command = typer.main.get_command(importlib.import_module(f"app.cli.{name}").app)
+    return list(getattr(command, "commands", {}))

@@ -46,7 +46,7 @@ async def test_upstreams_are_listed_and_switched(
         assert listed.out.splitlines()[1].split() == ["openai", "ready", "-", "0", "OPENAI_TEST_KEY"]
 
         disabled = await run("disable", "openai", *at)
-        assert disabled.out == "The upstream openai is disabled. 0 calls in flight end by themselves.\n"
+        assert disabled.out == "The upstream openai is disabled. No call is in flight.\n"
         assert (await run("list", "--json", *at)).json[0]["switch"] == "off"
         told = await running.client.post(
             "/v1/images/route", json={"model": "gpt-image-2", "prompt": "a boat"}

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -31,21 +33,23 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A gateway of this worker's own, with an empty data directory."""
     folder = tmp_path_factory.mktemp("served")
+    with serving(folder, {"DARKROOM_CONFIG": str(ROOT / "config" / "gateway.yaml")}) as running:
+        yield running
+
+
+@contextmanager
+def serving(folder: Path, settings: Mapping[str, str]) -> Iterator[Served]:
+    """Serve on the embedded default with these settings, from `folder`, so that nobody's .env is read."""
     port = free_port()
     inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("DARKROOM_") and not name.endswith("_API_KEY")
     }
-    own = {
-        "PYTHONPATH": str(ROOT),
-        "DARKROOM_CONFIG": str(ROOT / "config" / "gateway.yaml"),
-        "DARKROOM_DATA_DIR": str(folder / "data"),
-        "DARKROOM_PORT": str(port),
-    }
+    data = folder / settings.get("DARKROOM_DATA_DIR", "data")
+    own = {"PYTHONPATH": str(ROOT), "DARKROOM_PORT": str(port), **settings}
     command = [sys.executable, "-c", "from app.cli.main import main; main()", "serve"]
     with (folder / "log").open("w") as log:
-        # In a folder of its own, so that nobody's .env is read.
         process = subprocess.Popen(
             command, cwd=folder, env=inherited | own, stdout=subprocess.PIPE, stderr=log
         )
@@ -53,7 +57,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert process.stdout is not None
         if not any(_READY in line.decode() for line in process.stdout):
             raise AssertionError(f"darkroom serve did not start:\n{(folder / 'log').read_text()}")
-        api_key = json.loads((folder / "data" / "secrets.json").read_text())["api_key"]
+        api_key = json.loads((data / "secrets.json").read_text())["api_key"]
         url = f"http://127.0.0.1:{port}"
         given = {"DARKROOM_API_KEY": api_key, "DARKROOM_PUBLIC_URL": url}
         yield Served(url=url, api_key=api_key, environment=inherited | given)
