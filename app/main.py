@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Final
 
@@ -20,10 +20,11 @@ from app.api import chat, edits, files, generations, health, imarouter, models, 
 from app.api import jobs as job_endpoints
 from app.api.answers import Answers
 from app.api.application import create_app
-from app.api.deadlines import DeadlineH11
+from app.api.deadlines import bounded
 from app.api.forms import FormLimits
 from app.api.rendering import Renderer
 from app.assembly import DRAIN_GRACE_S, Parts, assemble, listening, working
+from app.kit.addresses import Network
 from app.kit.telemetry import get_logger
 from app.ledger.service import Ledger
 from app.settings import Settings
@@ -114,9 +115,10 @@ async def _serve(settings: Settings) -> None:
             settings.api_key.get_secret_value(), settings.admin_key.get_secret_value()
         )
         await running.enter_async_context(working(parts) if settings.has_own_workers else listening(parts))
-        servers = [_server(build_app(parts), settings.host, settings.port)]
+        proxies = settings.trusted_proxies
+        servers = [web_server(build_app(parts), settings.host, settings.port, proxies)]
         if settings.admin_address is not None:
-            servers.append(_server(build_admin_app(parts), *settings.admin_address))
+            servers.append(web_server(build_admin_app(parts), *settings.admin_address, proxies))
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
@@ -138,14 +140,18 @@ async def _serve(settings: Settings) -> None:
         LOG.info("server.stopped")
 
 
-def _server(app: FastAPI, host: str, port: int) -> uvicorn.Server:
+def web_server(app: FastAPI, host: str, port: int, proxies: Sequence[Network] = ()) -> uvicorn.Server:
+    """Make what serves an application; `proxies` are believed when they say for whom they ask."""
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=DeadlineH11,
+        http=bounded(proxies),
         ws="none",
         lifespan="off",
+        # Not uvicorn's default, which believes whatever comes from this machine.
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=[str(network) for network in proxies],
         server_header=False,
         access_log=False,
         log_config=None,

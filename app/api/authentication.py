@@ -40,6 +40,7 @@ class Authentication:
         Raises:
             InvalidApiKey: no key, a wrong one, or an operator's where a team's is wanted.
             KeyExpired: the key was right once.
+            RateLimitExceeded: a wrong key, and too many of them came from this address.
             AdminKeyRequired: a team's key where an operator's is wanted.
             StoreUnavailable: the database did not answer in time.
         """
@@ -47,7 +48,7 @@ class Authentication:
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] == "http" and not is_public(scope, self._public_paths):
-            caller = await self._accounts.authenticate(_token(scope))
+            caller = await self._accounts.authenticate(_token(scope), client=_address(scope))
             _check_role(caller, scope)
             scope.setdefault("state", {})["caller"] = caller
         await self._app(scope, receive, send)
@@ -73,6 +74,12 @@ def is_public(scope: Scope, public_paths: frozenset[str] = PUBLIC_PATHS) -> bool
     path: str = scope["path"]
     is_console = path == _CONSOLE or path.startswith(f"{_CONSOLE}/")
     return path in public_paths or is_console or is_signed_link(scope)
+
+
+def _address(scope: Scope) -> str | None:
+    """Where a request comes from: the other end of the connection, or whom a trusted proxy names."""
+    client: tuple[str, int] | None = scope.get("client")
+    return None if client is None else client[0]
 
 
 def _token(scope: Scope) -> str:
