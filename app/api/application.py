@@ -8,10 +8,12 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
 from app.accounts.service import Accounts
+from app.api import documentation
 from app.api.authentication import Authentication
 from app.api.errors import ErrorBoundary, install_handlers
 from app.api.openapi import complete
 from app.api.request_id import RequestIds
+from app.api.security_headers import SecurityHeaders
 
 _TITLE: Final = "Darkroom"
 
@@ -31,16 +33,18 @@ def create_app(
         lifespan=lifespan,
         # A redirect to the path with or without a slash would be built from the Host header, which anybody can send.
         redirect_slashes=False,
+        # FastAPI's own pages load their scripts from elsewhere.
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         middleware=[
             Middleware(RequestIds),
+            Middleware(SecurityHeaders),
             Middleware(ErrorBoundary),
             Middleware(Authentication, accounts=accounts, are_metrics_public=are_metrics_public),
         ],
     )
     install_handlers(app)
-    for router in routers:
+    for router in (documentation.router(), *routers):
         app.include_router(router)
     written = app.openapi
 

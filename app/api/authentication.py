@@ -11,8 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.accounts.errors import AdminKeyRequired, InvalidApiKey
 from app.accounts.records import Caller, Role
 from app.accounts.service import Accounts
+from app.api import documentation
 
-PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz", "/openapi.json"}) | documentation.PATHS
 """What contract 4 opens to everybody, besides signed links and the console's static files."""
 _CONSOLE: Final = "/console"
 _OPERATORS: Final = "/admin/v1/"
