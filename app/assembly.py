@@ -262,7 +262,7 @@ async def assemble(settings: Settings, *, is_api: bool = True) -> AsyncIterator[
             database=database,
             storage=storage,
             signer=signer,
-            accounts=Accounts(database, settings.secret_keys, events=events),
+            accounts=Accounts(database, settings.secret_keys, events=events, limiter=limiter),
             limits=limits,
             jobs=jobs,
             routes=routes,

@@ -116,9 +116,10 @@ async def _serve(settings: Settings) -> None:
             settings.api_key.get_secret_value(), settings.admin_key.get_secret_value()
         )
         await running.enter_async_context(working(parts) if settings.has_own_workers else listening(parts))
-        servers = [server_of(build_app(parts), settings.host, settings.port)]
+        proxies = settings.trusted_proxies
+        servers = [server_of(build_app(parts), settings.host, settings.port, proxies)]
         if settings.admin_address is not None:
-            servers.append(server_of(build_admin_app(parts), *settings.admin_address))
+            servers.append(server_of(build_admin_app(parts), *settings.admin_address, proxies))
         loop = asyncio.get_running_loop()
 
         def stop() -> None:

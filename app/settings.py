@@ -121,6 +121,12 @@ class Settings(BaseSettings):
     allow_networks: Annotated[tuple[Network, ...], NoDecode] = ()
     """Private networks that URLs from clients, results' URLs and webhooks may point to. None: least to attack."""
 
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+    """Networks of reverse proxies whose `X-Forwarded-For` is believed, and that stand for many clients each.
+
+    None: a client's address is the other end of its connection, for the header is anybody's to write.
+    """
+
     sync_timeout_s: float = Field(default=600, ge=1, le=86_400)
     """Seconds a synchronous caller waits. Pictures take up to 180 s, and OpenAI's SDKs give up after 600."""
 
@@ -359,7 +365,7 @@ class Settings(BaseSettings):
                 )
         return value
 
-    @field_validator("allow_networks", mode="before")
+    @field_validator("allow_networks", "trusted_proxies", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
         if not isinstance(value, str):

@@ -55,6 +55,7 @@ def test_without_any_variable_everything_lives_in_the_data_folder(tmp_path: Path
     assert settings.public_url == "http://127.0.0.1:8080"
     assert settings.config == Path("config/gateway.yaml")
     assert settings.allow_networks == ()
+    assert settings.trusted_proxies == ()
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
@@ -205,6 +206,7 @@ def test_values_are_read_into_their_types(environment: pytest.MonkeyPatch) -> No
         {
             "DARKROOM_PUBLIC_URL": "https://images.example/darkroom/",
             "DARKROOM_ALLOW_NETWORKS": "10.0.0.0/8, fd00::/8,192.168.1.7",
+            "DARKROOM_TRUSTED_PROXIES": "10.0.0.7,fd00::/8",
             "DARKROOM_ADMIN_LISTEN": "[::1]:8081",
             "DARKROOM_METRICS_PUBLIC": "true",
             "DARKROOM_LOG_FORMAT": "JSON",
@@ -218,6 +220,7 @@ def test_values_are_read_into_their_types(environment: pytest.MonkeyPatch) -> No
     assert settings.public_url == "https://images.example/darkroom"
     networks = ("10.0.0.0/8", "fd00::/8", "192.168.1.7/32")
     assert settings.allow_networks == tuple(ip_network(text) for text in networks)
+    assert settings.trusted_proxies == (ip_network("10.0.0.7/32"), ip_network("fd00::/8"))
     assert settings.admin_address == ("::1", 8081)
     assert (settings.metrics_public, settings.log_format, settings.log_level) == (True, "json", "debug")
     assert settings.sync_timeout_s == 10
@@ -281,6 +284,7 @@ WRONG = [
     ("DARKROOM_SECRET_KEY", ",", "32 or more"),
     ("DARKROOM_ALLOW_NETWORKS", "10.0.0.1/8", "10.0.0.0/8"),
     ("DARKROOM_ALLOW_NETWORKS", "intranet", "10.0.0.0/8"),
+    ("DARKROOM_TRUSTED_PROXIES", "*", "10.0.0.0/8"),
     ("DARKROOM_SYNC_TIMEOUT_S", "soon", "seconds"),
     ("DARKROOM_SYNC_TIMEOUT_S", "0", "seconds"),
     ("DARKROOM_SYNC_TIMEOUT_S", "nan", "seconds"),

@@ -17,6 +17,7 @@ from app.accounts.errors import (
     KeyNotFound,
     KeyNotUsable,
     NameTaken,
+    RateLimitExceeded,
     TeamNotFound,
 )
 from app.accounts.records import ApiKey, Caller, Role, Team
@@ -24,9 +25,14 @@ from app.accounts.repository import StoredKey
 from app.db.connection import Connection
 from app.db.engine import Database, StoreUnavailable
 from app.db.witness import Witness, unwitnessed
+from app.kit.addresses import client_network
 from app.kit.events import Events, LocalEvents
 from app.kit.ids import new_id
 from app.kit.json import Json
+from app.kit.limiter import Draw, Limiter, LocalLimiter
+from app.kit.telemetry import get_logger
+
+LOG = get_logger(__name__)
 
 DEFAULT_TEAM: Final = "default"
 """The id and the name of the team that the bootstrap keys belong to."""
@@ -37,6 +43,8 @@ CACHED_S: Final = 5.0
 RECOGNISED_S: Final = 3600.0
 """How long an outage may last until operators no longer see its metrics; revoking a key needs the database, too."""
 _RECOGNISE_WITHIN_S: Final = 1.0
+FAILURES_PER_MINUTE: Final = 10
+"""Wrong keys that one client's address may try before it is told to wait; right ones are let in all the same."""
 _CACHED_KEYS: Final = 10_000
 # Bootstrap keys may be any text, so their rows are found by these names; no kid is of this form.
 _BOOTSTRAP: Final = {Role.TEAM: "bootstrap", Role.ADMIN: "bootstrap_admin"}
@@ -63,6 +71,7 @@ class Accounts:
         secret_keys: tuple[bytes, ...],
         *,
         events: Events | None = None,
+        limiter: Limiter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Derive the peppers.
@@ -71,13 +80,17 @@ class Accounts:
             database: where keys are kept, hashed.
             secret_keys: of 32 bytes or more each, newest first: the first hashes new keys, all are accepted.
             events: tells the other processes that a key has changed, so that they need not wait for `CACHED_S`.
+            limiter: counts failed attempts, by default those of this process alone.
             clock: seconds that only grow; moved by tests.
         """
         self._database = database
         self._peppers = tuple(keys.derive_pepper(secret) for secret in secret_keys)
         self._events = events or LocalEvents()
+        self._limiter = limiter or LocalLimiter()
         self._clock = clock
         self._known: dict[bytes, _Known] = {}
+        # The digests of bootstrap keys, which may be any text: that one of them is right is no surprise.
+        self._expected: set[bytes] = set()
 
     async def bootstrap(self, api_key: str, admin_key: str) -> None:
         """Write the team `default` and its two keys of the settings; earlier bootstrap keys end with this.
@@ -99,22 +112,43 @@ class Accounts:
                     "limits": {},
                 }
                 await repository.put_key(connection, values)
+                self._expected.add(keys.digest(text, self._peppers[0]))
         self._changed()
 
-    async def authenticate(self, text: str) -> Caller:
-        """Find out whose key this is.
+    async def authenticate(self, text: str, *, client: str | None = None) -> Caller:
+        """Find out whose key this is; `client` is the address that it came from.
+
+        A right key is let in however many wrong ones came from its address, where others may sit as well.
 
         Raises:
             InvalidApiKey: nobody's, or a revoked one.
             KeyExpired: it was right once.
+            RateLimitExceeded: as either of these, and so were the last ones from this address.
             StoreUnavailable: the database did not answer in time.
         """
         if not keys.is_presentable(text):
+            await self._count_failure(client)
             raise _invalid()
         digests = [keys.digest(text, pepper) for pepper in self._peppers]
         known = self._known.get(digests[0])
         if known is not None and self._clock() < known.until:
             return known.caller
+        # What does not look like a key is counted before it costs a look into the database. What does costs one, of
+        # one row: nothing cheaper tells whether it is right.
+        is_likely = keys.lookup_of(text) is not None or digests[0] in self._expected
+        if not is_likely:
+            await self._count_failure(client)
+        try:
+            caller = await self._look_up(text, digests)
+        except (InvalidApiKey, KeyExpired):
+            if is_likely:
+                await self._count_failure(client)
+            raise
+        if not is_likely:
+            self._expected.add(digests[0])
+        return caller
+
+    async def _look_up(self, text: str, digests: Sequence[bytes]) -> Caller:
         looked_at = self._clock()
         # One query of one shape whatever the key is, so that its time tells nothing.
         lookups = [keys.lookup_of(text) or _NO_LOOKUP, *_BOOTSTRAP.values()]
@@ -139,7 +173,7 @@ class Accounts:
         self._remember(digests[0], known)
         return caller
 
-    async def recognise(self, text: str) -> Caller:
+    async def recognise(self, text: str, *, client: str | None = None) -> Caller:
         """As `authenticate`, but a key that was right lately stays so while the database is away.
 
         For what has to be seen in an outage. Nothing that changes anything may rely on it.
@@ -151,7 +185,7 @@ class Accounts:
         """
         try:
             async with asyncio.timeout(_RECOGNISE_WITHIN_S):
-                return await self.authenticate(text)
+                return await self.authenticate(text, client=client)
         except (StoreUnavailable, TimeoutError) as exc:
             known = self._known.get(keys.digest(text, self._peppers[0]))
             now_s = self._clock()
@@ -342,6 +376,20 @@ class Accounts:
     def forget(self) -> None:
         """Look every key up again when it is next used; for a process that hears of a change."""
         self._known.clear()
+
+    async def _count_failure(self, client: str | None) -> None:
+        network = client_network(client)
+        draw = Draw(bucket=f"failures:{network}", per_minute=FAILURES_PER_MINUTE, amount=1)
+        (level,) = await self._limiter.take([draw])
+        if level.wait_s > 0:
+            message = (
+                "Requests with an incorrect API key came from this address too often. Send a key of this gateway; "
+                "a right one is let in at any time."
+            )
+            raise RateLimitExceeded(message, limit="failed_authentications", retry_after_s=level.wait_s)
+        # Once for many attempts: whoever may try only as fast as the bucket fills draws the last one each time.
+        if level.remaining == 0:
+            LOG.warning("authentication.failing", address=network)
 
     def _changed(self) -> None:
         self.forget()

@@ -8,12 +8,14 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
 from app.accounts.service import Accounts
+from app.api import documentation
 from app.api.authentication import Authentication
 from app.api.errors import ErrorBoundary, install_handlers
 from app.api.instruments import HttpInstruments
 from app.api.observation import Observation
 from app.api.openapi import complete
 from app.api.request_id import RequestIds
+from app.api.security_headers import SecurityHeaders
 from app.kit.tracing import NoTracing, Tracing
 
 _TITLE: Final = "Darkroom"
@@ -36,8 +38,9 @@ def create_app(
         lifespan=lifespan,
         # A redirect to the path with or without a slash would be built from the Host header, which anybody can send.
         redirect_slashes=False,
+        # FastAPI's own pages load their scripts from elsewhere.
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         # The framework's own tells of whole queries, signatures included, and of the texts of exceptions; and an
         # environment variable would turn it on.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
@@ -46,12 +49,13 @@ def create_app(
             Middleware(
                 Observation, instruments=instruments or HttpInstruments(), tracing=tracing or NoTracing()
             ),
+            Middleware(SecurityHeaders),
             Middleware(ErrorBoundary),
             Middleware(Authentication, accounts=accounts, are_metrics_public=are_metrics_public),
         ],
     )
     install_handlers(app)
-    for router in routers:
+    for router in (documentation.router(), *routers):
         app.include_router(router)
     written = app.openapi
 

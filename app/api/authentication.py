@@ -11,8 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.accounts.errors import AdminKeyRequired, InvalidApiKey
 from app.accounts.records import Caller, Role
 from app.accounts.service import Accounts
+from app.api import documentation
 
-PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz", "/openapi.json"}) | documentation.PATHS
 """What contract 4 opens to everybody, besides signed links and the console's static files."""
 _CONSOLE: Final = "/console"
 _OPERATORS: Final = "/admin/v1/"
@@ -40,6 +41,7 @@ class Authentication:
         Raises:
             InvalidApiKey: no key, a wrong one, or an operator's where a team's is wanted.
             KeyExpired: the key was right once.
+            RateLimitExceeded: a wrong key, and too many of them came from this address.
             AdminKeyRequired: a team's key where an operator's is wanted.
             StoreUnavailable: the database did not answer in time.
         """
@@ -47,11 +49,11 @@ class Authentication:
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] == "http" and not is_public(scope, self._public_paths):
-            token = _token(scope)
+            token, client = _token(scope), _address(scope)
             if scope["path"] == _METRICS:
-                caller = await self._accounts.recognise(token)
+                caller = await self._accounts.recognise(token, client=client)
             else:
-                caller = await self._accounts.authenticate(token)
+                caller = await self._accounts.authenticate(token, client=client)
             _check_role(caller, scope)
             scope.setdefault("state", {})["caller"] = caller
         await self._app(scope, receive, send)
@@ -77,6 +79,12 @@ def is_public(scope: Scope, public_paths: frozenset[str] = PUBLIC_PATHS) -> bool
     path: str = scope["path"]
     is_console = path == _CONSOLE or path.startswith(f"{_CONSOLE}/")
     return path in public_paths or is_console or is_signed_link(scope)
+
+
+def _address(scope: Scope) -> str | None:
+    """Where a request comes from: the other end of the connection, or whom a trusted proxy names."""
+    client: tuple[str, int] | None = scope.get("client")
+    return None if client is None else client[0]
 
 
 def _token(scope: Scope) -> str:

@@ -1,13 +1,18 @@
-"""uvicorn's HTTP protocol with deadlines for what a client sends; uvicorn itself would wait for ever.
+"""uvicorn's HTTP protocol with deadlines for what a client sends, and with bounds on how many connections it holds;
+uvicorn itself would wait for ever, for everybody.
 
 Only receiving is bounded: once the request is in, its answer may take minutes.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from app.api.connections import Connections
+from app.kit.addresses import Network
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 """For uvicorn's `h11_max_incomplete_event_size`."""
@@ -22,12 +27,21 @@ class DeadlineH11(H11Protocol):
     body_within_s: ClassVar[float] = 30.0
     """From the headers to the end of an empty body; a body's size adds to it."""
     slowest_bytes_per_s: ClassVar[float] = 1_000_000.0
+    connections_held: ClassVar[Connections] = Connections()
+    """Those of the server; by default of all in this process."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _counted: str | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        """Start the clock; a connection that says nothing is not kept."""
+        """Start the clock; a connection that says nothing, or is one too many of its client, is not kept."""
         super().connection_made(transport)
+        address = "" if self.client is None else self.client[0]
+        if self.connections_held.counts(address):
+            if not self.connections_held.take(address):
+                transport.abort()
+                return
+            self._counted = address
         self._cut_off_in(self.headers_within_s)
 
     def data_received(self, data: bytes) -> None:
@@ -50,6 +64,9 @@ class DeadlineH11(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the deadline together with the connection."""
         self._stop_clock()
+        if self._counted is not None:
+            self.connections_held.give_back(self._counted)
+            self._counted = None
         super().connection_lost(exc)
 
     def _has_partial_request(self) -> bool:
@@ -68,3 +85,8 @@ class DeadlineH11(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def bounded(proxies: Sequence[Network]) -> type[DeadlineH11]:
+    """The protocol for a gateway behind these proxies, each of which stands for many clients."""
+    return type("BoundedH11", (DeadlineH11,), {"connections_held": Connections(proxies=proxies)})

@@ -109,7 +109,7 @@ def router(
             # The body is ImaRouter's own; what it has no field for comes in headers.
             options = replace(read_options(request, Fields({"webhook_url": webhook_url})), is_async=True)
             fingerprint = fingerprint_of(
-                "POST", request.url.path, digests if isinstance(digests, dict) else {}
+                "POST", request.scope["path"], digests if isinstance(digests, dict) else {}
             )
             async with aclosing(Intake(inputs, caller.team_id, folder)) as intake:
                 taken, taken_mask = await intake.take(images, mask)

@@ -35,6 +35,7 @@ from app.db.tables.webhook_events import webhook_events
 from app.db.types import from_now, now, texts_in
 from app.jobs.conditions import has_state, has_status, is_open_attempt
 from app.jobs.lifecycle import FINAL, OPEN, AttemptState, Status
+from app.webhooks.schedule import KEPT_S as EVENTS_KEPT_S
 
 IDS_MAX: Final = 10
 """How many offenders a violation names."""
@@ -328,6 +329,8 @@ CHECKS: Final = (
         "a job ended, and the outbox does not have it for somebody who wants to be told",
         select(jobs.c.id).where(
             _IS_FINAL,
+            # Older ones may have been deleted since.
+            jobs.c.finished_at > from_now(OVERDUE_S - EVENTS_KEPT_S),
             ~exists().where(webhook_events.c.job_id == jobs.c.id),
             or_(
                 jobs.c.webhook_url.is_not(None),

@@ -19,6 +19,7 @@ from app.jobs.waiting import announce
 from app.kit.doorbell import Doorbell
 from app.kit.events import Events
 from app.kit.telemetry import get_logger
+from app.webhooks.repository import purge_deliveries
 
 LOG = get_logger(__name__)
 
@@ -90,16 +91,16 @@ class Sweeper:
         return len(cancelled)
 
     async def purge(self) -> int:
-        """Delete pictures past their life, inputs of final jobs and lapsed idempotency keys; how many rows.
+        """Delete pictures past their life, inputs of final jobs, lapsed idempotency keys and old deliveries.
 
-        A job whose pictures are gone keeps its record and its cost.
+        How many rows. A job whose pictures are gone keeps its record and its cost.
 
         Raises:
             StoreUnavailable: the database did not answer; the next purge goes on.
         """
         await asyncio.to_thread(self._keeper.clear_spool)
         deleted = await self._purge_pictures()
-        for purge in (repository.purge_jobs, repository.purge_idempotency_keys):
+        for purge in (repository.purge_jobs, repository.purge_idempotency_keys, purge_deliveries):
             while True:
                 async with self._database.transaction() as connection:
                     rows = await purge(connection, limit=PURGE_BATCH)

@@ -1,4 +1,4 @@
-"""Which addresses on the network may be reached: public ones, and those that the operator names."""
+"""Which addresses on the network may be reached: public ones, and those that the operator names; and whose they are."""
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -78,6 +78,18 @@ def is_named(address: str, networks: Sequence[Network]) -> bool:
     """
     literal = _literal(address)
     return any(literal.version == network.version and literal in network for network in networks)
+
+
+def client_network(address: str | None) -> str:
+    """What requests of one client are counted under: an IPv4 address, or the /64 that an IPv6 customer has to itself.
+
+    None, and what is no IP address, are counted together.
+    """
+    try:
+        literal = _literal(address or "")
+    except ValueError:
+        return "unknown"
+    return str(literal) if isinstance(literal, IPv4Address) else str(IPv6Network((literal, 64), strict=False))
 
 
 def _is_public(address: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import (
     Select,
     bindparam,
+    delete,
     func,
     insert,
     literal,
@@ -46,6 +47,7 @@ from app.webhooks.records import (
     endpoint_from,
     event_from,
 )
+from app.webhooks.schedule import KEPT_S
 
 GATEWAY: Final = "darkroom"
 """Who acted, in the audit log, when nobody's key did."""
@@ -415,6 +417,30 @@ async def secrets_after(connection: Connection, secret_id: str, *, limit: int) -
 async def reseal(connection: Connection, secret_id: str, sealed: bytes) -> None:
     """Keep a secret under another seal."""
     await connection.execute(update(secrets).where(secrets.c.id == secret_id).values(sealed=sealed))
+
+
+async def purge_deliveries(connection: Connection, *, limit: int) -> int:
+    """Delete up to `limit` deliveries that ended `KEPT_S` ago, and each event with its last delivery; how many."""
+    outlived = from_now(-KEPT_S)
+    due = (
+        select(deliveries.c.id, deliveries.c.event_id)
+        # None ends before it is written: this is what the index knows, and the next line what counts.
+        .where(deliveries.c.created_at <= outlived)
+        .where(deliveries.c.finished_at <= outlived)
+        .order_by(deliveries.c.created_at, deliveries.c.id)
+        .limit(literal(limit, literal_execute=True))
+        .with_for_update(skip_locked=True)
+    )
+    found = (await connection.execute(due)).all()
+    if not found:
+        return 0
+    await connection.execute(delete(deliveries).where(deliveries.c.id.in_([row.id for row in found])))
+    # Held while it is decided: no delivery is added meanwhile, and two who delete one each do not overlook the other.
+    mine = events.c.id.in_(sorted({row.event_id for row in found}))
+    await connection.execute(select(events.c.id).where(mine).order_by(events.c.id).with_for_update())
+    left = select(deliveries.c.id).where(deliveries.c.event_id == events.c.id)
+    await connection.execute(delete(events).where(mine, ~left.exists()))
+    return len(found)
 
 
 async def _change_pending(

@@ -1,4 +1,4 @@
-"""When a delivery is tried again. Pure."""
+"""When a delivery is tried again, and for how long it is remembered. Pure."""
 
 import random
 from datetime import datetime, timedelta
@@ -8,6 +8,8 @@ DELAYS_S: Final = (0.0, 5.0, 300.0, 1800.0, 7200.0, 18000.0, 28800.0, 28800.0)
 """Before each try, counted from the one before: 23 h 35 min in all (reliability 4.9)."""
 SPAN_S: Final = 86400.0
 """From the first try to the last one at the latest, and the longest that a receiver may ask us to wait."""
+KEPT_S: Final = 30 * 86400.0
+"""How long a delivery can be looked at and sent again after it ended; its event goes with the last one."""
 _JITTER: Final = 0.1
 """Keeps the retries of many deliveries from arriving together."""
 

@@ -1,5 +1,6 @@
 """Authentication, bootstrap keys, and what operators do with teams and keys."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
@@ -105,6 +106,36 @@ async def test_a_right_kid_with_a_wrong_secret_is_refused(accounts: Accounts, da
         )
     with pytest.raises(InvalidApiKey):
         await accounts.authenticate(stranger.text)
+
+
+async def test_an_unknown_key_is_as_much_work_as_a_known_one(
+    accounts: Accounts, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = make_key(is_admin=False)
+    key, right = await accounts.create_key(DEFAULT_TEAM, "mine", limits={})
+    work: list[object] = []
+
+    def compared(one: bytes, other: bytes) -> bool:
+        work.append((len(one), len(other)))
+        return one == other
+
+    async def work_of(text: str) -> list[object]:
+        work.clear()
+        with (
+            database.observed(lambda sql, values: work.append((sql, len(values)))),
+            contextlib.suppress(InvalidApiKey),
+        ):
+            await accounts.authenticate(text)
+        return list(work)
+
+    monkeypatch.setattr("app.accounts.service.hmac.compare_digest", compared)
+    of_right = await work_of(right)
+    assert len(of_right) >= 4
+    assert await work_of(known.text) == of_right
+    async with database.transaction() as connection:
+        await connection.execute(api_keys.update().where(api_keys.c.id == key.id).values(lookup=known.lookup))
+    assert await work_of(known.text) == of_right
+    assert await work_of("any-text-that-could-be-a-bootstrap-key") == of_right
 
 
 async def test_the_database_holds_no_key(accounts: Accounts, database: Database) -> None:

@@ -19,7 +19,7 @@ _CALLERS: Final = {
 class _KnownAccounts:
     """Accounts without a database."""
 
-    async def authenticate(self, text: str) -> Caller:
+    async def authenticate(self, text: str, *, client: str | None = None) -> Caller:
         caller = _CALLERS.get(text)
         if caller is None:
             raise InvalidApiKey("Incorrect API key provided.")

@@ -56,7 +56,16 @@ async def test_nothing_is_served_without_a_key(path: str, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/healthz", "/readyz", "/docs", "/openapi.json", "/console", "/console/app.js"]
+    "path",
+    [
+        "/healthz",
+        "/readyz",
+        "/docs",
+        "/docs/swagger-ui.css",
+        "/openapi.json",
+        "/console",
+        "/console/app.js",
+    ],
 )
 def test_what_the_contract_opens_is_open(path: str) -> None:
     assert is_public(scope(path))
@@ -64,7 +73,17 @@ def test_what_the_contract_opens_is_open(path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/healthz/", "/console.js", "/docs/", "/openapi.json/x", "/metrics", "/v1/files/f/content", "//docs"],
+    [
+        "/healthz/",
+        "/console.js",
+        "/docs/",
+        "/docs/x",
+        "/docs/../v1/jobs",
+        "/openapi.json/x",
+        "/metrics",
+        "/v1/files/f/content",
+        "//docs",
+    ],
 )
 def test_what_only_resembles_it_is_not(path: str) -> None:
     assert not is_public(scope(path))

@@ -23,7 +23,9 @@ from app.jobs.lifecycle import Status
 from app.webhooks import repository as webhooks
 
 JOBS: Final = 100_000
-BIG: Final = ("jobs", "attempts", "assets", "job_metadata", "idempotency_keys")
+BIG: Final = (
+    "jobs", "attempts", "assets", "job_metadata", "idempotency_keys", "webhook_events", "webhook_deliveries"
+)  # fmt: skip
 PAGES_MAX: Final = 1_500
 """Pages of 8 kB that one statement may touch; reading the smallest of these tables takes thousands."""
 
@@ -54,6 +56,12 @@ INSERT INTO job_metadata SELECT team_id, sha256('["order", "4711"]'), created_at
 WHERE id = 'job_00000042';
 INSERT INTO idempotency_keys SELECT team_id, 'k' || id, fingerprint, id, created_at, created_at + interval '30 days'
 FROM jobs;
+INSERT INTO webhook_events SELECT 'evt_' || substr(id, 5), id, team_id, 'job.' || status,
+       created_at - interval '252 hours' FROM jobs;  -- 30 days ago for half of them
+INSERT INTO webhook_deliveries (id, event_id, team_id, job_id, url, receiver, status, created_at, next_at, ends_at,
+                                claims, tries, history, finished_at)
+SELECT 'whd_' || substr(job_id, 5), id, team_id, job_id, 'http://a', 'http://a', 'succeeded', created_at, created_at,
+       created_at, 1, 1, '[]', created_at FROM webhook_events;
 INSERT INTO jobs (id, team_id, api_key_id, operation, dialect, model, catalog_version, request, n, fingerprint,
                   metadata, priority, status, lease_token, claims, available_at, deadline_at, to_buy, spare, created_at,
                   expires_at, caller_retry, revision)
@@ -225,6 +233,7 @@ QUESTIONS: dict[str, Ask[object]] = {
     "the backlog of webhooks, for metrics": webhooks.backlog,
     "purge of jobs": lambda c: repository.purge_jobs(c, limit=200),
     "purge of keys": lambda c: repository.purge_idempotency_keys(c, limit=200),
+    "purge of deliveries": lambda c: webhooks.purge_deliveries(c, limit=200),
     "purge of pictures": lambda c: expired_assets(c, limit=200),
     "purge of inputs": lambda c: finished_inputs(c, limit=200),
     "list": listing(),

@@ -50,7 +50,7 @@ _ENDPOINT: Final = re.compile(
 _COMMAND: Final = re.compile(r"(?:^|[\s/])darkroom ([a-z]+)", re.MULTILINE)
 _ROW: Final = re.compile(r"^\| (`.+) \|$", re.MULTILINE)
 _DECISION_SECTIONS: Final = ["Context", "Decision", "Consequences", "Alternatives"]
-# Made by the framework beside the endpoints; and the prefixes that base URLs and sentences name.
+# No operations of the API; and the prefixes that base URLs and sentences name.
 _BESIDE_ENDPOINTS: Final = {"/docs", "/openapi.json", "/v1", "/admin/v1"}
 
 

@@ -2,7 +2,13 @@
 
 import pytest
 
-from app.kit.addresses import can_be_reached_from_outside, is_named, is_reachable, parse_networks
+from app.kit.addresses import (
+    can_be_reached_from_outside,
+    client_network,
+    is_named,
+    is_reachable,
+    parse_networks,
+)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +93,19 @@ def test_this_machine_and_private_addresses_cannot(host: str) -> None:
 def test_a_text_that_is_no_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_networks([text])
+
+
+@pytest.mark.parametrize(
+    "address,network",
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:0DB8:1:2::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unix:", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_a_client_is_an_ipv4_address_or_the_64_bits_of_a_customer(address: str | None, network: str) -> None:
+    assert client_network(address) == network

@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import select, update
 
 from app.assembly import Parts
+from app.db.tables.jobs import jobs
 from app.db.tables.webhook_deliveries import webhook_deliveries
 from app.db.tables.webhook_endpoints import webhook_endpoints
+from app.db.tables.webhook_events import webhook_events
 from app.jobs.integrity import check_integrity
 from app.kit.http import GuardedClient
 from app.webhooks.records import Delivery, EventType
@@ -83,11 +85,13 @@ class Post:
         return found
 
     async def pass_time(self, seconds: float) -> None:
-        """Move every delivery and endpoint into the past, as if so many seconds had gone by."""
+        """Move all that webhooks remember into the past, as if so many seconds had gone by."""
         past = timedelta(seconds=seconds)
         async with self.parts.database.transaction() as connection:
             for table, names in (
-                (webhook_deliveries, ("created_at", "next_at", "ends_at", "lease_until")),
+                (jobs, ("created_at", "finished_at")),
+                (webhook_events, ("created_at",)),
+                (webhook_deliveries, ("created_at", "next_at", "ends_at", "lease_until", "finished_at")),
                 (webhook_endpoints, ("created_at", "owed_from", "failing_since")),
             ):
                 for row in (await connection.execute(select(table))).all():
