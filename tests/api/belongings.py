@@ -68,7 +68,7 @@ async def open_neighbours(
         closing.callback(vendor.release)
         parts = kitchen.parts
         app = build_app(parts)
-        statements = Statements(parts.database.engine)
+        statements = Statements(parts.database)
         address = await closing.enter_async_context(serving(statements.noted(app)))
         team = await parts.accounts.create_team("strangers", {})
         made, key = await parts.accounts.create_key(team.id, "theirs", limits={})

@@ -1,25 +1,28 @@
 """Which statements a request had the database execute, and whether each asks only for what its caller's team has."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import BinaryExpression, Column, Delete, Select, Table, Update, event
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.sql import operators, visitors
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.db.engine import Database
 from app.db.tables.api_keys import api_keys
 from app.db.tables.attempts import attempts
 from app.db.tables.budgets import budgets
 from app.db.tables.registry import TABLES
 
 OWNED: Final = frozenset(
-    {attempts, *(table for table in TABLES if "team_id" in table.c)} - {api_keys, budgets}
+    table.name
+    for table in {attempts, *(table for table in TABLES if "team_id" in table.c)} - {api_keys, budgets}
 )
 """The tables whose rows are some team's; but keys and budgets, which no client names."""
+_TABLE: Final = re.compile(r"\b(?:FROM|JOIN|UPDATE) (\w+)")
+_CONDITION: Final = re.compile(r"\b\w+\.(\w+) (?:=|<|>|!=|IN|IS|NOT IN)")
+_OWNER: Final = re.compile(r"\b\w+\.(?:team_id|api_key_id) = \$([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +38,9 @@ class Statement:
 class Statements:
     """Notes down what is executed on behalf of requests, not what workers and schedules do beside them."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._is_request: ContextVar[bool] = ContextVar("is_request", default=False)
-        self._noted: list[Statement] | None = None
-        self._read: dict[Any, tuple[str, list[Any]]] = {}
-        event.listen(engine.sync_engine, "before_cursor_execute", self._note)
 
     def noted(self, app: ASGIApp) -> ASGIApp:
         """The application, with its requests told apart from everything else."""
@@ -55,44 +56,26 @@ class Statements:
     def watching(self) -> Iterator[list[Statement]]:
         """Lend the list of what is executed from now on."""
         noted: list[Statement] = []
-        self._noted = noted
-        try:
+
+        def note(sql: str, values: Sequence[Any]) -> None:
+            statement = _read(sql, values) if self._is_request.get() else None
+            if statement is not None:
+                noted.append(statement)
+
+        with self._database.observed(note):
             yield noted
-        finally:
-            self._noted = None
-
-    def _note(
-        self, _connection: Any, _cursor: Any, _text: str, _values: Any, context: Any, _many: bool
-    ) -> None:
-        compiled = context.compiled
-        if self._noted is None or not self._is_request.get() or compiled is None:
-            return
-        if isinstance(compiled.statement, Select | Update | Delete):
-            shape, wanted = self._read.get(compiled) or self._read.setdefault(compiled, _read(compiled))
-            if shape:
-                values = context.compiled_parameters[0]
-                self._noted.append(Statement(shape, frozenset(values.get(name) for name in wanted)))
 
 
-def _read(compiled: Any) -> tuple[str, list[str]]:
-    """The shape of a statement, and the names of the values that its owners have to be equal to."""
-    parts = list(visitors.iterate(compiled.statement))
-    tables = sorted(part.name for part in {part for part in parts if isinstance(part, Table)} & OWNED)
+def _read(sql: str, values: Sequence[Any]) -> Statement | None:
+    if sql.startswith("INSERT"):
+        return None
+    tables = sorted(set(_TABLE.findall(sql)) & OWNED)
     if not tables:
-        return "", []
-    asked = [part for part in parts if isinstance(part, BinaryExpression)]
-    columns = sorted({side.name for part in asked for side in (part.left, part.right) if _is_owned(side)})
-    owners = [
-        compiled.bind_names[part.right]
-        for part in asked
-        if part.operator is operators.eq
-        and _is_owned(part.left)
-        and part.left.name in {"team_id", "api_key_id"}
-        and part.right in compiled.bind_names
-    ]
-    return f"{type(compiled.statement).__name__.lower()} {', '.join(tables)} by {', '.join(columns)}", owners
-
-
-def _is_owned(side: Any) -> bool:
-    table = getattr(side, "table", None) if isinstance(side, Column) else None
-    return getattr(table, "element", table) in OWNED
+        return None
+    kind = (
+        "update" if re.search(r"\bUPDATE \w+ SET\b", sql) else "delete" if "DELETE FROM" in sql else "select"
+    )
+    conditions = sql[sql.find("WHERE") :]
+    columns = sorted(set(_CONDITION.findall(conditions)))
+    owners = frozenset(values[int(place) - 1] for place in _OWNER.findall(conditions))
+    return Statement(f"{kind} {', '.join(tables)} by {', '.join(columns)}", owners)

@@ -53,7 +53,7 @@ ASKED_OF_WHAT_WAS_FOUND: Final = {
     "select assets by job_id, kind": "the pictures of jobs that the team's own query found",
     "select attempts by job_id": "an attempt has no team; those of jobs that the team's own query found",
     "select jobs by id": "locks the job that the team's own query found in the same transaction",
-    "update jobs by id, revision, status": "moves the job that is locked by then",
+    "update jobs by id, status": "moves the job that is locked by then",
     "update jobs by delivered_at, id": "the job that this very call made or was given",
     "update assets by id, job_id, kind": "what a job made that ends without it; the job is locked by then",
 }
