@@ -21,6 +21,8 @@ from app.kit.limiter import Draw, Level, Limiter
 
 MAX_QUEUED: Final = 10_000
 """Jobs that wait for a worker, per team: hours of work for any vendor, and still quickly counted."""
+NEARLY_FULL: Final = MAX_QUEUED - 1000
+"""From here on jobs are counted one after the other; more than the requests of all processes at one moment below it."""
 _ROOM_AFTER_S: Final = 10.0
 """Advised when every place is taken; about the time in which a picture of low quality is made."""
 

@@ -63,7 +63,7 @@ class Files:
         asset = await self.find(file_id, team_id)
         await self._storage.delete(asset.key)
         async with self._database.transaction() as connection:
-            await delete_assets(connection, [asset.id])
+            await delete_assets(connection, [asset.id], team_id=team_id)
 
     async def find(self, file_id: str, team_id: str) -> Asset:
         """Find a file of a team.

@@ -128,9 +128,12 @@ async def expired_assets(connection: Connection, *, limit: int) -> list[Asset]:
     return [asset_from(row_values(row)) for row in await connection.execute(query)]
 
 
-async def delete_assets(connection: Connection, file_ids: Sequence[str]) -> None:
-    """Forget pictures whose bytes are gone from storage."""
-    await connection.execute(delete(assets).where(assets.c.id.in_(file_ids)))
+async def delete_assets(connection: Connection, file_ids: Sequence[str], *, team_id: str | None) -> None:
+    """Forget pictures of a team whose bytes are gone from storage; `team_id` None is for retention."""
+    statement = delete(assets).where(assets.c.id.in_(file_ids))
+    if team_id is not None:
+        statement = statement.where(assets.c.team_id == team_id)
+    await connection.execute(statement)
 
 
 async def finished_inputs(connection: Connection, *, limit: int) -> list[Asset]:

@@ -216,7 +216,8 @@ def _postgres_pool(url: str, statement_timeout_s: float) -> Pool:
 
 
 def _sqlite_engine(url: str, observers: list[Observer]) -> AsyncEngine:
-    engine = create_async_engine(make_url(url).set(drivername="sqlite+aiosqlite"))
+    # An error of the database is logged, and the values of its statement may be a prompt.
+    engine = create_async_engine(make_url(url).set(drivername="sqlite+aiosqlite"), hide_parameters=True)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

@@ -1,5 +1,6 @@
 """Why an attempt made no picture: the closed list of kinds, and what each says about money."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
@@ -78,3 +79,10 @@ class UpstreamFailure(Exception):
     def failure_class(self) -> FailureClass:
         """What this failure says about money."""
         return CLASS_OF[self.kind]
+
+    def without(self, clean: Callable[[str], str]) -> "UpstreamFailure":
+        """The same failure with its sentence cleaned, and blaming no field whose name had to be."""
+        param = self.param if self.param is None or clean(self.param) == self.param else None
+        return UpstreamFailure(
+            self.kind, clean(self.detail), retry_after_s=self.retry_after_s, param=param, status=self.status
+        )

@@ -7,7 +7,7 @@ number of requests at the same moment gets more than there is.
 from collections.abc import Sequence
 from typing import Final
 
-from app.accounts.limits import AccountLimits, Taken, Terms, check_queue
+from app.accounts.limits import NEARLY_FULL, AccountLimits, Taken, Terms, check_queue
 from app.db.connection import Connection
 from app.db.engine import Database
 from app.jobs import repository
@@ -103,6 +103,9 @@ class Allowance:
         if terms.limits_jobs:
             await repository.serialise(connection, f"jobs:{job.team_id}")
         waiting = await repository.count_waiting(connection, job.team_id)
+        if waiting > NEARLY_FULL and not terms.limits_jobs:
+            await repository.serialise(connection, f"jobs:{job.team_id}")
+            waiting = await repository.count_waiting(connection, job.team_id)
         check_queue(waiting - 1)
         if terms.limits_jobs:
             of_team, of_key = await repository.count_open(connection, job.team_id, job.api_key_id)

@@ -326,7 +326,8 @@ async def list_jobs(
     if upstream is not None:
         query = query.where(_has_attempt(attempts.c.upstream == upstream))
     if after is not None:
-        anchor = select(jobs.c.created_at).where(jobs.c.id == after).scalar_subquery()
+        known = [jobs.c.id == after, *([jobs.c.team_id == team_id] if team_id is not None else [])]
+        anchor = select(jobs.c.created_at).where(*known).scalar_subquery()
         query = query.where(tuple_(created_at, job_id) < tuple_(anchor, literal(after)))
     return [job_from(row_values(row)) for row in await connection.execute(query)]
 

@@ -35,7 +35,7 @@ from app.jobs.waiting import announce
 from app.kit.backoff import full_jitter
 from app.kit.events import Events
 from app.kit.ids import new_id
-from app.kit.telemetry import get_logger
+from app.kit.telemetry import Redaction, get_logger
 from app.kit.tracing import SpanKind, Tracing
 from app.routing.health import earliest
 from app.routing.plan import Absence, Candidate, Plan
@@ -479,7 +479,8 @@ class Runner:
             return None
         return max(cost.micros, dearest(model, self._job.request, pictures, outcome))
 
-    async def _failed(self, attempt: Attempt, failure: UpstreamFailure) -> None:
+    async def _failed(self, attempt: Attempt, said: UpstreamFailure) -> None:
+        failure = said.without(self._discretion(attempt).text)
         self._work.tracing.fail(failure.kind.value)
         if CLASS_OF[failure.kind] is FailureClass.AMBIGUOUS:
             await persist(lambda: self._work.transitions.lose_track(attempt, failure))
@@ -495,6 +496,12 @@ class Runner:
         self._announce()
         remote_model = order_of(attempt).remote_model
         await persist(lambda: self._work.routes.failed(attempt.upstream, remote_model, failure))
+
+    def _discretion(self, attempt: Attempt) -> Redaction:
+        """Takes out what a vendor may say back to us where the name of an error or of a field belongs."""
+        request, key = self._job.request, self._work.keys.key(order_of(attempt).upstream)
+        private = (key, request.prompt, request.user, request.safety_identifier)
+        return Redaction([text for text in private if text])
 
     async def _refused(self, attempt: Attempt, failure: UpstreamFailure) -> None:
         await persist(lambda: self._work.transitions.refuse(attempt, failure))

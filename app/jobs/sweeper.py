@@ -119,7 +119,7 @@ class Sweeper:
                 # The bytes first, outside of any transaction: deleting them again, here or elsewhere, is fine.
                 gone = [asset.id for asset in found if await self._delete(asset)]
                 async with self._database.transaction() as connection:
-                    await delete_assets(connection, gone)
+                    await delete_assets(connection, gone, team_id=None)
                 deleted += len(gone)
                 if len(found) < PURGE_BATCH or not gone:
                     break

@@ -1,12 +1,13 @@
 """Token buckets: so many a minute, and as many at once. Shared through Redis, or of one process alone.
 
-While Redis is away each process lets its share through: the limit over the number of processes that it last knew of.
+While Redis is away each process lets its share through: the limit, and what it last knew to be left of it, over the
+number of processes that it last knew of.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -20,8 +21,8 @@ LOG = get_logger(__name__)
 
 WINDOW_S: Final = 60.0
 """In which a bucket that is empty fills up."""
-_BUDGET_S: Final = 0.05
-"""A request waits for this, so it is little; Redis answers within a millisecond."""
+_BUDGET_S: Final = 0.5
+"""Redis answers within a millisecond, but a rush of requests is slow to hear it: a limit is exact only by its word."""
 _AWAY_S: Final = 1.0
 """How long it is then not asked, so that not every request waits in vain."""
 _CONNECTIONS: Final = 20
@@ -93,9 +94,11 @@ class LocalLimiter:
             }
         return [level(*item) for item in zip(shares, tokens, waits, strict=True)]
 
-    def forget(self) -> None:
-        """Let every bucket be full again."""
-        self._buckets.clear()
+    def learn(self, tokens: Mapping[str, float]) -> None:
+        """Let these buckets hold so much from now on, whatever they held."""
+        at_s = self._clock()
+        self._prune()
+        self._buckets |= {bucket: _Bucket(held, at_s) for bucket, held in tokens.items()}
 
     def _tokens(self, draw: Draw, at_s: float) -> float:
         bucket = self._buckets.get(draw.bucket)
@@ -209,11 +212,13 @@ class RedisLimiter:
         answer = await self._ask(draws) if self._clock() >= self._away_until_s else None
         if answer is None:
             return self._local.take_share(draws, processes=self._processes)
-        self._local.forget()
         processes, *numbers = [float(item) for item in answer]
         self._processes = max(int(processes), 1)
-        pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        return [level(draw, tokens, waits) for draw, (tokens, waits) in zip(draws, pairs, strict=True)]
+        tokens, waits = numbers[::2], numbers[1::2]
+        # What is left when Redis goes is shared, too: every process would else begin with a full bucket.
+        left = {draw.bucket: held / self._processes for draw, held in zip(draws, tokens, strict=True)}
+        self._local.learn(left)
+        return [level(*item) for item in zip(draws, tokens, waits, strict=True)]
 
     async def _ask(self, draws: Sequence[Draw]) -> list[bytes] | None:
         keys = [_PROCESSES, *(_PREFIX + draw.bucket for draw in draws)]

@@ -31,6 +31,8 @@ _PATTERNS: Final = (
     ),
     # The password of a URL such as postgresql://user:password@host.
     (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), rf"\1{REDACTED}@"),
+    # What Postgres says of a row that breaks a rule: the whole row. And its driver, of a value that it cannot send.
+    (re.compile(r"(DETAIL: +|invalid input for query argument )[^\n]+"), rf"\1{REDACTED}"),
     # Longer than any id or digest: a picture.
     (re.compile(r"[A-Za-z0-9+/_-]{200,}={0,2}"), REDACTED),
 )

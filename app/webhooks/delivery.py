@@ -22,7 +22,7 @@ from app.kit.ids import new_id
 from app.kit.json import JsonObject
 from app.kit.retry_after import retry_after_s
 from app.kit.sealing import SealBroken
-from app.kit.telemetry import get_logger
+from app.kit.telemetry import Redaction, get_logger
 from app.kit.tracing import NoTracing, SpanKind, Tracing
 from app.webhooks import repository, signing
 from app.webhooks.instruments import WebhookInstruments
@@ -56,6 +56,7 @@ PER_RECEIVER: Final = 4
 """Tries under way to one receiver, over all workers."""
 ANSWER_BYTES: Final = 4096
 """How much of an answer is kept."""
+_REDACTION: Final = Redaction()
 FAILING_AT_MOST_S: Final = 5 * 86400.0
 """After so long without any success an endpoint is disabled."""
 _SLOTS: Final = 32
@@ -331,8 +332,11 @@ async def _once(body: bytes) -> AsyncIterator[bytes]:
 
 
 def _shown(answer: bytes) -> str:
-    """The start of an answer as text; what is no text, or no database keeps, is replaced."""
-    return answer[:ANSWER_BYTES].decode("utf-8", "replace").replace("\x00", "�")
+    """The start of an answer as text; what is no text, or no database keeps, is replaced, and so are secrets.
+
+    A receiver may say back what it was sent, and a job's links open its pictures.
+    """
+    return _REDACTION.text(answer[:ANSWER_BYTES].decode("utf-8", "replace").replace("\x00", "�"))
 
 
 def _entry(at_s: int, outcome: Outcome) -> JsonObject:

@@ -13,6 +13,7 @@ import httpx2
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from app.accounts.service import Accounts
 from app.api import chat, edits, files, generations, health, imarouter, jobs, models, variations
@@ -254,7 +255,7 @@ async def stranger(gateway: Gateway) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, protocol: type[DeadlineH11] = DeadlineH11) -> AsyncIterator[str]:
+async def serving(app: ASGIApp, protocol: type[DeadlineH11] = DeadlineH11) -> AsyncIterator[str]:
     """Serve an application on loopback by uvicorn, as in production; yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(

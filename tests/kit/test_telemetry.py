@@ -128,6 +128,12 @@ SECRETS = [
     ("a bucket's link", "https://b.example/f?X-Amz-Signature=0f3b9c27d1e84a65", "b.example"),
     ("a password", "postgresql://darkroom:0f3b9c27d1e84a65@db/x", "darkroom"),
     ("a picture", "data:image/png;base64," + "0f3b9c27d1e84a65" * 13, "data:image/png"),
+    (
+        "a refused row",
+        "broke\nDETAIL:  Failing row contains (1, 0f3b9c27, d1e84a65).\nand so on",
+        "and so on",
+    ),
+    ("a refused value", "invalid input for query argument $1: '0f3b9c27d1e84a65'", "query argument"),
     ("a named value", "the value is 0f3b9c27 d1e84a65", "the value is"),
 ]
 

@@ -35,7 +35,9 @@ from tests.model.world import (
     World,
     canonical,
     new_world,
+    post,
     replace_attempt,
+    set_counter,
     update_attempts,
     with_call,
 )
@@ -87,13 +89,14 @@ class JobModel:
     def __init__(self, setting: Setting, mutant: Mutant | None = None) -> None:
         self.setting = setting
         self.mutant = mutant
+        self._room = setting.spare * min(setting.pictures, setting.pictures_per_call)
         self._answers = ANSWERS_WITH_TICKET if setting.is_async else ANSWERS_NOW
 
     # What the explorer asks.
 
     def initial(self) -> World:
         """The job as its creation commits it."""
-        return new_world(self.setting.pictures, self.setting.spare, self.setting.slots)
+        return new_world(self.setting.pictures, self.setting.spare, self.setting.slots, room=self._room)
 
     def is_done(self, world: World) -> bool:
         """Whether the job is final, each attempt has ended, and no money is held."""
@@ -133,6 +136,9 @@ class JobModel:
     ) -> Step[World]:
         may_abandon = before.claims >= self.setting.claims_max and before.holder == UNLEASED
         found = broken_by_step(before, after, run=run, may_abandon=may_abandon)
+        if self.mutant is None:
+            # Nobody asks for more room than this.
+            after = after._replace(left=min(after.left, self._room))
         target = canonical(after, trusts_design=self.mutant is None)
         return Step(label, target, (*broken, *found), is_fault)
 
@@ -150,6 +156,8 @@ class JobModel:
                 self._close(world, "cancelled"),
                 is_fault=True,
             )
+        if self.setting.spare and world.left > 0:
+            yield self._step(world, "other jobs take what is left", world._replace(left=0), is_fault=True)
 
     def _clock_steps(self, world: World) -> Iterator[Step[World]]:
         """`outcome_due` passes; it is only modelled where a step depends on it."""
@@ -268,16 +276,11 @@ class JobModel:
             yield self._step(world, f"run {slot} opens {_name(attempt)}", after, run=slot)
 
     def _commit_intent(self, world: World, attempt: Attempt) -> World:
-        """Insert the row, lower the counter, and hold what the creation's hold does not cover."""
-        pictures = attempt.pictures
-        from_unused = min(pictures, world.unused_hold)
-        lowered = 0 if self.mutant is Mutant.COUNTER_NOT_LOWERED else pictures
-        return world._replace(
-            attempts=(*world.attempts, attempt),
-            was_asked=True,
-            to_buy=max(0, world.to_buy - lowered),
-            unused_hold=world.unused_hold - from_unused,
-            reserved=world.reserved + pictures - from_unused,
+        """Insert the row and lower the counter: what was held for the pictures is the attempt's from now on."""
+        lowered = 0 if self.mutant is Mutant.COUNTER_NOT_LOWERED else attempt.pictures
+        after = set_counter(world, max(0, world.to_buy - lowered))
+        return post(
+            after._replace(attempts=(*after.attempts, attempt), was_asked=True), reserved=attempt.pictures
         )
 
     def _follow_steps(self, world: World, slot: int, index: int, attempt: Attempt) -> Iterator[Step[World]]:
@@ -398,7 +401,7 @@ class JobModel:
             return self._end_follow(after)
         after = after._replace(in_hand=after.in_hand + attempt.pictures)
         if self.mutant is not Mutant.LATE_SUCCESS_LEAVES_COUNTER:
-            after = after._replace(to_buy=min(after.to_buy, self._missing(after)))
+            after = set_counter(after, min(after.to_buy, self._missing(after)))
         if after.to_buy == 0 and not after.has_open_attempt:
             return self._close(after, "succeeded")
         return after
@@ -423,7 +426,7 @@ class JobModel:
 
     def _record_final_refusal(self, world: World, index: int) -> World:
         """The request itself is refused: nothing is bought any more, but what is open still counts."""
-        after = world if world.is_final else world._replace(is_refused=True, to_buy=0)
+        after = world if world.is_final else set_counter(world, 0)._replace(is_refused=True)
         if after.attempts[index].state in OPEN:
             after = self._record_unpaid(after, index)
         if self.mutant is Mutant.REFUSAL_FAILS_PARTLY_FILLED_JOB and not after.is_final:
@@ -438,13 +441,14 @@ class JobModel:
         return self._end_follow(self._raise_counter(after, attempt.pictures))
 
     def _write_off(self, world: World, index: int) -> World:
-        """The outcome stays unknown: booked as spent, and bought again only while there is a spare."""
+        """The outcome stays unknown: booked as spent, and bought again only while there is a spare, and room for it."""
         attempt = world.attempts[index]
         after = self._settle(world, index, is_spent=True)
         after = replace_attempt(after, index, after.attempts[index]._replace(state="unknown"))
         if world.spare or self.mutant is Mutant.COUNTER_RAISED_WITHOUT_SPARE:
-            after = self._raise_counter(after, attempt.pictures)
-            after = after._replace(spare=max(0, world.spare - 1))
+            raised = self._raise_counter(after, attempt.pictures)
+            if raised.left >= 0 or self.mutant is Mutant.FAILOVER_ASKS_FOR_NO_ROOM or not world.spare:
+                after = raised._replace(spare=max(0, world.spare - 1))
         return self._end_follow(after)
 
     def _write_all_off(self, world: World) -> World:
@@ -460,9 +464,7 @@ class JobModel:
             return world
         raised = world.to_buy + pictures
         unlimited = {Mutant.COUNTER_RAISED_WITHOUT_LIMIT, Mutant.COUNTER_RAISED_BY_SENDER_AND_SWEEPER}
-        return world._replace(
-            to_buy=raised if self.mutant in unlimited else min(raised, self._missing(world))
-        )
+        return set_counter(world, raised if self.mutant in unlimited else min(raised, self._missing(world)))
 
     def _missing(self, world: World) -> int:
         return max(0, self.setting.pictures - world.in_hand - world.on_the_way)
@@ -473,10 +475,9 @@ class JobModel:
         if attempt.is_settled and self.mutant is not Mutant.SETTLED_TWICE:
             return world
         after = replace_attempt(world, index, attempt._replace(is_settled=True))
-        return after._replace(
-            reserved=after.reserved - attempt.pictures,
-            spent=after.spent + attempt.pictures * is_spent,
-        )
+        if self.mutant is Mutant.REFUSAL_KEEPS_HOLD and not is_spent:
+            return after
+        return post(after, reserved=-attempt.pictures, spent=attempt.pictures * is_spent)
 
     def _outcome(self, world: World) -> Status:
         """Pictures that are paid are delivered, however few."""
@@ -487,15 +488,11 @@ class JobModel:
         """The one way to a final status: the unused hold is released, open attempts keep theirs until they end."""
         if world.is_final and self.mutant is not Mutant.FINAL_STATUS_OVERWRITTEN:
             return self._end_follow(world)
-        released = 0 if self.mutant is Mutant.CLOSE_KEEPS_UNUSED_HOLD else world.unused_hold
-        after = world._replace(
-            status=status,
-            to_buy=0,
-            spare=0,
-            is_refused=False,
-            unused_hold=world.unused_hold - released,
-            reserved=world.reserved - released,
+        keeps_hold = self.mutant is Mutant.CLOSE_KEEPS_UNUSED_HOLD or (
+            self.mutant is Mutant.CANCEL_KEEPS_UNUSED_HOLD and status == "cancelled"
         )
+        after = world._replace(to_buy=0) if keeps_hold else set_counter(world, 0)
+        after = after._replace(status=status, spare=0, is_refused=False)
         if self.mutant is Mutant.CLOSE_RELEASES_OPEN_HOLDS:
             for index, attempt in enumerate(after.attempts):
                 if attempt.state in OPEN:

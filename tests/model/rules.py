@@ -25,7 +25,10 @@ class Rule(StrEnum):
     TICKET_ABANDONED = "an attempt with a known ticket was given up before its end and before the deadline"
     MOVED_BY_STRANGER = "a run that does not hold the job moved it, or opened an intent for it"
     FENCE_WENT_BACK = "the lease token became smaller"
-    HOLDS_WRONG = "the budget's reservation is not the unused hold plus the holds of unsettled attempts"
+    HOLDS_WRONG = (
+        "the budget's reservation is not the price of what is to buy plus the holds of unsettled attempts"
+    )
+    BUDGET_OVERDRAWN = "what is spent and held together is more than the budget"
     BOOKS_BEHIND_BILL = "spent and held money together do not cover what the vendors billed"
 
 
@@ -75,6 +78,13 @@ class Mutant(StrEnum):
         "what open attempts cost is not covered any more, so a budget can be overspent"
     )
     CLOSE_KEEPS_UNUSED_HOLD = "money is held for pictures that nobody will buy"
+    CANCEL_KEEPS_UNUSED_HOLD = "the same, for a client that gave up before anything was bought"
+    REFUSAL_KEEPS_HOLD = (
+        "what an attempt held comes back to the budget, or to the pictures that are bought again"
+    )
+    FAILOVER_ASKS_FOR_NO_ROOM = (
+        "what may have been paid stays booked, so buying again takes more, and others may have taken it"
+    )
     EXPIRED_WITH_PICTURES = "a parked job that already has paid pictures must deliver them at its deadline"
     EXPIRED_WITH_CALLS_BEHIND_IT = (
         "what a vendor was asked for has a story, and may have a price, that `expired` denies"
@@ -94,8 +104,10 @@ def broken_by_state(world: World, *, pictures: int, bill_limit: int) -> Iterator
     """The rules that one state breaks, for a job of `pictures` pictures."""
     if world.billed > bill_limit:
         yield Rule.BILLED_TOO_OFTEN
-    if world.reserved != world.unused_hold + world.unsettled or world.unused_hold < 0:
+    if world.reserved != world.to_buy + world.unsettled:
         yield Rule.HOLDS_WRONG
+    if world.left < 0:
+        yield Rule.BUDGET_OVERDRAWN
     if world.spent + world.unsettled < world.billed:
         yield Rule.BOOKS_BEHIND_BILL
     if world.status == "succeeded" and world.in_hand == 0:

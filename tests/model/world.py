@@ -68,11 +68,11 @@ class World(NamedTuple):
     """An attempt was opened, whatever became of it; only followed while the job is open."""
     in_hand: int
     """Pictures that came while the job was open."""
-    unused_hold: int
-    """The part of the hold taken at creation that no attempt has used yet; money is counted in pictures."""
     reserved: int
-    """What this job takes up in the team's budget."""
+    """What this job takes up in the team's budget; money is counted in pictures."""
     spent: int
+    left: int
+    """What the team's budget has room for beside this job and all others."""
     billed: int
     """The truth: what the vendors charge."""
     runs: tuple[int, ...]
@@ -104,8 +104,8 @@ class World(NamedTuple):
         )
 
 
-def new_world(pictures: int, spare: int, slot_count: int) -> World:
-    """A job that was just created: everything is still to buy, and the whole price is held."""
+def new_world(pictures: int, spare: int, slot_count: int, *, room: int) -> World:
+    """A job that was just created: everything is still to buy, the whole price is held, `room` is left."""
     return World(
         status="queued",
         token=1,
@@ -117,13 +117,27 @@ def new_world(pictures: int, spare: int, slot_count: int) -> World:
         is_overdue=False,
         was_asked=False,
         in_hand=0,
-        unused_hold=pictures,
         reserved=pictures,
         spent=0,
+        left=room,
         billed=0,
         runs=(IDLE,) * slot_count,
         attempts=(),
     )
+
+
+def post(world: World, *, reserved: int, spent: int = 0) -> World:
+    """The world with so much more held and spent, and so much less left of the budget."""
+    return world._replace(
+        reserved=world.reserved + reserved,
+        spent=world.spent + spent,
+        left=world.left - reserved - spent,
+    )
+
+
+def set_counter(world: World, to_buy: int) -> World:
+    """The world with another number of pictures to buy, whose price is what is held for them."""
+    return post(world, reserved=to_buy - world.to_buy)._replace(to_buy=to_buy)
 
 
 def with_call(attempt: Attempt, slot: int, call: Call) -> Attempt:
@@ -166,7 +180,10 @@ def canonical(world: World, *, trusts_design: bool) -> World:
     is_fully_billed = (
         trusts_design and world.is_final and not any("unsent" in attempt.calls for attempt in attempts)
     )
+    # Only a job that may buy again asks for room.
+    asks_for_room = not trusts_design or (world.spare and not world.is_final)
     return world._replace(
+        left=world.left if asks_for_room else min(world.left, 0),
         token=numbers[world.token],
         holder=order.index(world.holder) if world.holder >= 0 else world.holder,
         claims=0 if is_over else world.claims,

@@ -438,13 +438,25 @@ async def test_the_loop_delivers_and_gives_back_what_it_cannot_finish(
 
 
 async def test_the_start_of_an_answer_is_kept_for_operators(post: Post, receiver: Receiver) -> None:
-    receiver.status, receiver.body = 500, b"no\x00 \xff" + b"x" * 10_000
+    receiver.status, receiver.body = 500, b"no\x00 \xff" + b"x " * 5_000
     await post.end_job(receiver.url)
     await post.send()
     answer = (await post.delivery()).answer
     assert answer is not None
-    assert answer.startswith("no� �xxx")
+    assert answer.startswith("no� �x x")
     assert len(answer) == 4096
+
+
+async def test_a_receiver_that_says_back_what_it_was_sent_leaves_no_open_link(
+    post: Post, receiver: Receiver
+) -> None:
+    receiver.status, receiver.body = (
+        500,
+        b"got http://x/v1/files/file_1/content?exp=1&kid=a&sig=0f3b9c27d1e84a65",
+    )
+    await post.end_job(receiver.url)
+    await post.send()
+    assert (await post.delivery()).answer == "got http://x/v1/files/file_1/content?exp=1&kid=a&sig=[redacted]"
 
 
 async def test_a_url_that_leads_inside_is_refused_when_it_is_handed_in(post: Post) -> None:
