@@ -4,8 +4,9 @@ import hashlib
 import json
 import math
 import re
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fastapi import Request
@@ -30,8 +31,12 @@ _COUNT: Final = re.compile(r"[0-9]{1,4}")
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _TRUE: Final = frozenset({"true", "1"})
 _FALSE: Final = frozenset({"false", "0", ""})
-_SDK_MARGIN_S: Final = 5.0
-_SDK_SHORTEST_S: Final = 10.0
+# Before its read timeout an SDK is answered by this share of it, within these bounds: time for the answer to travel.
+_SDK_MARGIN: Final = 0.2
+_SDK_LEAST_MARGIN_S: Final = 0.3
+_SDK_MOST_MARGIN_S: Final = 5.0
+# The Node client announces the same under another name, in whole seconds: how long it waits for an answer's head.
+_SDK_TIMEOUTS: Final = ("x-stainless-read-timeout", "x-stainless-timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,8 @@ class CallOptions:
     """Who wants to be told how the job ended; its text is judged, where it leads is not yet."""
     priority: int
     cancel_after_s: float | None
+    received_at: float = field(default_factory=time.monotonic)
+    """When the call was here with its whole body, by this process's monotonic clock."""
 
     def submission(self, caller: Caller, request: ImageRequest, fingerprint: bytes) -> Submission:
         """Join the call, its caller and the picture that it asks for."""
@@ -67,13 +74,20 @@ class CallOptions:
             priority=self.priority,
             cancel_after_s=self.cancel_after_s,
             is_waited_for=not self.is_async,
+            received_at=self.received_at,
         )
 
     def hold_s(self, sync_timeout_s: float) -> float:
-        """How long to hold the caller: ours to say, but no longer than its SDK listens."""
-        if self.read_timeout_s is None or self.read_timeout_s <= _SDK_SHORTEST_S:
+        """How long to hold the caller from now on: ours to say, but no longer than its SDK listens.
+
+        An SDK counts from the end of its body, so what was done with the call until now is taken off.
+        """
+        if self.read_timeout_s is None:
             return sync_timeout_s
-        return min(sync_timeout_s, self.read_timeout_s - _SDK_MARGIN_S)
+        margin_s = min(max(self.read_timeout_s * _SDK_MARGIN, _SDK_LEAST_MARGIN_S), _SDK_MOST_MARGIN_S)
+        listens_s = max(self.read_timeout_s - margin_s, self.read_timeout_s / 2)
+        spent_s = time.monotonic() - self.received_at
+        return max(min(sync_timeout_s, listens_s - spent_s), 0.0)
 
 
 def read_options(request: Request, fields: Fields) -> CallOptions:
@@ -148,8 +162,9 @@ def _sdk_retry(request: Request) -> int | None:
 
 
 def _read_timeout_s(request: Request) -> float | None:
-    given = _matching(_SECONDS, request.headers.get("x-stainless-read-timeout"), "")
-    return float(given) if given else None
+    announced = (_matching(_SECONDS, request.headers.get(name), "0") for name in _SDK_TIMEOUTS)
+    # Nobody who asks waits for nothing at all.
+    return next((seconds for given in announced if (seconds := float(given)) > 0), None)
 
 
 def _idempotency_key(request: Request) -> str | None:
