@@ -38,6 +38,17 @@ async def slow_house(
         yield opened
 
 
+@pytest.fixture
+async def bare_house(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sqlite_url: str
+) -> AsyncIterator[House]:
+    """The embedded default on a catalog that names no sandbox."""
+    catalog = _catalog(monkeypatch)
+    del catalog["upstreams"]["sandbox"]
+    async with open_house(monkeypatch, tmp_path, catalog, database_url=sqlite_url) as opened:
+        yield opened
+
+
 def _catalog(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name in VENDOR_KEYS:
         monkeypatch.delenv(name, raising=False)

@@ -158,3 +158,8 @@ async def test_a_short_read_timeout_is_answered_before_it_is_over(slow_house: Ho
     assert answer.headers["x-should-retry"] == "true"
     job_id = answer.headers["x-darkroom-job-id"]
     assert (await slow_house.client.get(f"/v1/jobs/{job_id}?wait=30")).json()["status"] == "succeeded"
+
+
+async def test_a_first_request_works_although_nobody_has_a_key(bare_house: House) -> None:
+    answer = await bare_house.sdk.images.generate(model="gpt-image-1", prompt="a boat", size="1024x1024")
+    assert looked_at_base64((answer.data or [])[0].b64_json) == ("PNG", (1024, 1024))
