@@ -186,7 +186,8 @@ class JobService:
         Raises:
             GatewayError: nothing can serve the request; its code and parameter say why.
             ModelNotAllowed: the team or the key is limited to other models.
-            RateLimitExceeded: too many requests or pictures within a minute, or jobs at once.
+            RateLimitExceeded: too many requests or pictures within a minute, or jobs at once; `RateTooSmall` where
+                the request alone asks for more pictures than a minute may have.
             QueueFull: too many jobs of the team wait.
             InsufficientQuota: a budget has no room for the request.
             IdempotencyKeyReused: the key stands for another request.
