@@ -12,6 +12,7 @@ from app.api.authentication import Authentication
 from app.api.errors import ErrorBoundary, install_handlers
 from app.api.openapi import complete
 from app.api.request_id import RequestIds
+from app.api.retirement import Retirements
 
 _TITLE: Final = "Darkroom"
 
@@ -35,6 +36,7 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
         middleware=[
             Middleware(RequestIds),
+            Middleware(Retirements),
             Middleware(ErrorBoundary),
             Middleware(Authentication, accounts=accounts, are_metrics_public=are_metrics_public),
         ],

@@ -21,6 +21,7 @@ from app.api.forms import FormLimits
 from app.api.intake import Intake, Source, canonical, linked, read_picture_json
 from app.api.parameters import Fields
 from app.api.schemas import (
+from app.api.retirement import announce
     BEARER,
     CALL_PARAMETERS,
     ERRORS,
@@ -133,6 +134,7 @@ def _read(fields: Fields, asked: _Asked, catalog: CurrentCatalog) -> ImageReques
     _check_modalities(fields.items("modalities"))
     model = known_model(catalog.get(), fields.required_text("model"))
     size = fields.text("size")
+            announce(request, catalog.get().model(wanted.model))
     image_config = fields.mapping("image_config")
     if image_config is not None:
         if size is not None:

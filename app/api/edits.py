@@ -16,6 +16,7 @@ from app.api.calls import fingerprint_of, read_options
 from app.api.forms import Form, FormLimits, UploadedFile, read_form
 from app.api.intake import Intake, Source, linked, read_picture_json
 from app.api.parameters import Fields, read_edit, typed_form
+from app.api.retirement import announce
 from app.api.schemas import (
     BEARER,
     CALL_PARAMETERS,
@@ -29,6 +30,7 @@ from app.api.schemas import (
     schema_of,
 )
 from app.assets.inputs import Inputs
+from app.catalog.current import CurrentCatalog
 from app.domain.errors import InvalidValue, MissingParameter
 from app.jobs.service import JobService
 from app.kit.json import Json
@@ -57,7 +59,9 @@ class Wanted:
     mask: Source | None
 
 
-def router(jobs: JobService, answers: Answers, inputs: Inputs, limits: FormLimits) -> APIRouter:
+def router(
+    jobs: JobService, answers: Answers, inputs: Inputs, limits: FormLimits, catalog: CurrentCatalog
+) -> APIRouter:
     """Build the endpoint."""
     routes = APIRouter(tags=["images"], dependencies=[BEARER])
 
@@ -80,7 +84,8 @@ def router(jobs: JobService, answers: Answers, inputs: Inputs, limits: FormLimit
             options = read_options(request, fields)
             fingerprint = fingerprint_of("POST", _PATH, _canonical(wanted))
             # The texts are checked before the first picture is fetched or decoded.
-            read_edit(Fields(fields.rest()), (), None)
+            texts = read_edit(Fields(fields.rest()), (), None)
+            announce(request, catalog.get().model(texts.model))
             async with aclosing(Intake(inputs, caller.team_id, folder)) as intake:
                 images, mask = await intake.take(wanted.images, wanted.mask)
                 edited = read_edit(fields, images, mask)

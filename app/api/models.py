@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from app.accounts.limits import AccountLimits, Terms
 from app.api.authentication import caller_of
-from app.api.schemas import BEARER, ERRORS, ModelList, ModelObject
+from app.api.retirement import announce
+from app.api.schemas import BEARER, ERRORS, ModelList, ModelObject, query
 from app.catalog.current import CurrentCatalog
 from app.catalog.entries import Model, Route
 from app.domain.pictures import Size
@@ -76,6 +77,7 @@ def model_object(model: Model, health: Mapping[Pair, RouteHealth] | None = None)
             ],
         },
     }
+        announce(request, model)
 
 
 def _route(route: Route) -> dict[str, object]:

@@ -17,6 +17,8 @@ _MAKERS: Final = frozenset({
 """Whose POST makes a job."""
 _RESULTS: Final = frozenset({"/v1/jobs/{job_id}/content", "/v1/jobs/{job_id}/result"})
 """What answers with a job's own error when it has no pictures."""
+_ABOUT_ONE_MODEL: Final = frozenset({"/v1/images/route", "/v1/models/{model_id}"})
+"""What is answered, beside the makers, with what is known of one model."""
 _IMAROUTER: Final = "/v1/image/"
 _OPERATORS: Final = "/admin/v1/"
 
@@ -114,6 +116,11 @@ _HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "x-ratelimit-remaining-images": ("How many of them are left.", _NUMBER),
 }
 _OF_JOBS: Final = ("x-darkroom-job-id", "idempotency-replayed", "idempotency-expires")
+    "deprecation": (
+        "`@` and Unix seconds: since when it is announced that the model retires; absent of one that stays.",
+        {"type": "string", "pattern": "^@[0-9]+$"},
+    ),
+    "sunset": ("When the model retires.", _TEXT),
 _OF_RESULTS: Final = ("x-darkroom-upstream", "x-darkroom-attempts", "x-darkroom-cost-usd")
 _OF_ERRORS: Final = ("x-should-retry", "retry-after", "x-darkroom-job-id", "location")
 _OF_LIMITS: Final = tuple(name for name in _HEADERS if name.startswith("x-ratelimit-"))
@@ -122,6 +129,7 @@ _OF_LIMITS: Final = tuple(name for name in _HEADERS if name.startswith("x-rateli
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     """Add to FastAPI's document, in place, what holds for whole kinds of operations; returns it."""
     for path, operations in document["paths"].items():
+_OF_MODELS: Final = ("deprecation", "sunset")
         for method, operation in operations.items():
             responses = operation["responses"]
             for vague in ("4XX", "5XX"):
@@ -191,5 +199,7 @@ def _headers(status: int, method: str, path: str) -> tuple[str, ...]:
         else:
             names += _OF_RESULTS
     if path in _RESULTS and status < 300:
+    if is_made or path in _ABOUT_ONE_MODEL:
+        names += _OF_MODELS
         names += ("retry-after",) if status == 202 else _OF_RESULTS
     return names
