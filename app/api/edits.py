@@ -13,8 +13,8 @@ from starlette.responses import Response
 from app.api.answers import Answers
 from app.api.authentication import caller_of
 from app.api.calls import fingerprint_of, read_options
-from app.api.forms import Form, FormLimits, UploadedFile, read_form
-from app.api.intake import Intake, Source, linked, read_picture_json
+from app.api.forms import Form, FormLimits, UploadedFile, field_of, place_of, read_form
+from app.api.intake import Intake, Source, filed, linked, read_picture_json
 from app.api.parameters import Fields, read_edit, typed_form
 from app.api.retirement import announce
 from app.api.schemas import (
@@ -147,7 +147,7 @@ def _reference(item: object, param: str) -> Source:
         return linked(value, param)
     if not isinstance(value, str) or not value:
         raise InvalidValue(f"Invalid '{param}.{kind}': expected a string.", param=param)
-    return Source(given=value, file_id=value, param=param, digest=f"{kind}:{value}")
+    return filed(value, param)
 
 
 def _check_count(images: Sequence[Source], param: str, limits: FormLimits) -> None:
