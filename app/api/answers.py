@@ -105,7 +105,7 @@ class Answers:
         if status_of(view.job) is not Status.SUCCEEDED:
             return await self.result(view)
         count = len(view.pictures)
-        if index >= count:
+        if not 0 <= index < count:
             message = (
                 f"The job {view.job.id!r} has no picture at index {index}; it has {count}, counted from 0."
             )

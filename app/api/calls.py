@@ -12,8 +12,7 @@ from typing import Final
 from fastapi import Request
 
 from app.accounts.records import Caller
-from app.api.bodies import parse_json_object
-from app.api.parameters import Fields
+from app.api.parameters import Fields, json_parameter
 from app.domain.errors import InvalidValue
 from app.domain.requests import ImageRequest
 from app.jobs.service import Submission
@@ -98,7 +97,7 @@ def read_options(request: Request, fields: Fields) -> CallOptions:
         ReceiverRefused: nothing can be sent to `webhook_url`.
     """
     prefers_async = _prefers_async(request)
-    is_async = _flag(request, "async") or prefers_async
+    is_async = _wants_async(request, fields) or prefers_async
     if is_async and fields.holds("stream") and fields.rest()["stream"] is True:
         message = "Invalid value: 'async' and 'stream' exclude each other. Leave one of them out."
         raise InvalidValue(message, param="async")
@@ -121,9 +120,12 @@ def read_options(request: Request, fields: Fields) -> CallOptions:
 def fingerprint_of(method: str, route: str, document: Mapping[str, Json]) -> bytes:
     """Digest a JSON request so that calls that ask for the same have the same: SHA-256 of a canonical form.
 
-    The order of keys, white space, the way a number is written and members that are null make no difference.
+    The order of keys, white space, the way a number is written and members that are null make no difference, nor does
+    whether the caller wants the job or waits for its result.
     """
-    given = {name: _normalised(value) for name, value in document.items() if value is not None}
+    given = {
+        name: _normalised(value) for name, value in document.items() if value is not None and name != "async"
+    }
     text = json.dumps([method, route, given], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).digest()
 
@@ -145,6 +147,15 @@ def _flag(request: Request, name: str) -> bool:
     if given not in _TRUE | _FALSE:
         raise InvalidValue(f"Invalid value: {given!r}. Supported values are: 'true' and 'false'.", param=name)
     return given in _TRUE
+
+
+def _wants_async(request: Request, fields: Fields) -> bool:
+    """Whether the query, or the body under the same name, asks for the job."""
+    from_query, from_body = _flag(request, "async"), fields.boolean("async")
+    if from_body is not None and "async" in request.query_params and from_body != from_query:
+        message = "Invalid 'async': the body and the query say different things. Send one of them."
+        raise InvalidValue(message, param="async")
+    return from_query or bool(from_body)
 
 
 def _prefers_async(request: Request) -> bool:
@@ -211,7 +222,7 @@ def _cancel_after_s(request: Request, fields: Fields) -> float | None:
 def _metadata(request: Request, fields: Fields) -> dict[str, str]:
     from_body = fields.mapping("metadata")
     header = request.headers.get(_header("metadata"))
-    from_header = None if header is None else parse_json_object(header.encode("latin-1"))
+    from_header = None if header is None else json_parameter(header.encode("latin-1"), "metadata")
     if from_body is not None and from_header is not None and from_body != from_header:
         raise _contradiction("metadata")
     return check_metadata((from_header if from_body is None else from_body) or {})

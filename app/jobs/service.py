@@ -410,7 +410,7 @@ class JobService:
         """
         async with self._database.reading() as connection:
             if after is not None:
-                await self._found(connection, after, team_id)
+                await self._found(connection, after, team_id, param="after")
             found = await repository.list_jobs(
                 connection,
                 team_id,
@@ -586,10 +586,10 @@ class JobService:
         self._stopping.set()
 
     @staticmethod
-    async def _found(connection: Connection, job_id: str, team_id: str | None) -> Job:
+    async def _found(connection: Connection, job_id: str, team_id: str | None, *, param: str = "id") -> Job:
         job = await repository.find(connection, job_id, team_id=team_id)
         if job is None:
-            raise _no_such_job(job_id)
+            raise _no_such_job(job_id, param)
         return job
 
     @staticmethod
@@ -625,8 +625,8 @@ async def _hand_on_inputs(connection: Connection, job: Job) -> None:
         )
 
 
-def _no_such_job(job_id: str) -> JobNotFound:
-    return JobNotFound(f"There is no job {job_id!r}.", param="id")
+def _no_such_job(job_id: str, param: str = "id") -> JobNotFound:
+    return JobNotFound(f"There is no job {job_id!r}.", param=param)
 
 
 async def _first_of(*signals: asyncio.Event, timeout_s: float | None) -> None:
