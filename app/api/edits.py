@@ -36,7 +36,7 @@ from app.jobs.service import JobService
 from app.kit.json import Json
 
 _PATH: Final = "/v1/images/edits"
-_IMAGE_FIELDS: Final = ("image", "image[]")
+_FILE_FIELDS: Final = ("image", "mask")
 
 _DOCUMENTATION: Final[dict[str, Any]] = {
     "requestBody": {
@@ -100,13 +100,16 @@ async def _read(request: Request, folder: Path, limits: FormLimits) -> Wanted:
         document = await read_picture_json(request, folder, limits)
         # Digests of pictures are worth a thread.
         return await asyncio.to_thread(read_edit_json, document, limits)
-    return _from_form(await read_form(request, folder, limits), limits)
+    form = await read_form(request, folder, limits, file_fields=_FILE_FIELDS, has_alternative=True)
+    return _from_form(form, limits)
 
 
 def _from_form(form: Form, limits: FormLimits) -> Wanted:
-    images = [_uploaded(file) for file in form.files if file.name in _IMAGE_FIELDS]
+    # In the form's order, unless its names give places.
+    ordered = sorted(form.files, key=lambda file: place_of(file.name))
+    images = [_uploaded(file) for file in ordered if field_of(file.name) == "image"]
     masks = [_uploaded(file) for file in form.files if file.name == "mask"]
-    strays = [file.name for file in form.files if file.name not in (*_IMAGE_FIELDS, "mask")]
+    strays = [file.name for file in form.files if field_of(file.name) != "image" and file.name != "mask"]
     if strays:
         raise InvalidValue(
             f"Unexpected file '{strays[0]}'. Files go into 'image' and 'mask'.", param=strays[0]
@@ -118,7 +121,7 @@ def _from_form(form: Form, limits: FormLimits) -> Wanted:
 
 
 def _uploaded(file: UploadedFile) -> Source:
-    return Source(given=file, file_id=None, param=file.name.removesuffix("[]"), digest=file.sha256.hex())
+    return Source(given=file, file_id=None, param=field_of(file.name), digest=file.sha256.hex())
 
 
 def read_edit_json(document: dict[str, Any], limits: FormLimits) -> Wanted:

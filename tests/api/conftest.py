@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.accounts.service import Accounts
-from app.api import chat, edits, files, generations, health, imarouter, jobs, models, variations
+from app.api import chat, edits, files, generations, health, imarouter, jobs, models, uploads, variations
 from app.api.answers import Answers
 from app.api.application import create_app
 from app.api.deadlines import DeadlineH11
@@ -209,6 +209,7 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
             jobs.router(service, answers, renderer, catalog),
             models.router(catalog, routes),
             files.router(Files(database, storage, signer), storage),
+            uploads.router(Files(database, storage, signer), inputs, limits),
         ]
         return create_app(routers, accounts, version="0.1.0")
 
