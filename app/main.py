@@ -54,12 +54,12 @@ def build_app(parts: Parts) -> FastAPI:
         files=settings.max_images + 1,
     )
     routers = [
-        generations.router(parts.jobs, answers),
-        edits.router(parts.jobs, answers, parts.inputs, limits),
+        generations.router(parts.jobs, answers, parts.catalog),
+        edits.router(parts.jobs, answers, parts.inputs, limits, parts.catalog),
         chat.router(parts.jobs, answers, parts.inputs, limits, parts.catalog),
         imarouter.router(parts.jobs, renderer, parts.inputs, limits, parts.catalog),
         variations.router(),
-        route.router(parts.jobs, parts.inputs, limits),
+        route.router(parts.jobs, parts.inputs, limits, parts.catalog),
         job_endpoints.router(parts.jobs, answers, renderer, parts.catalog),
         models.router(parts.catalog, parts.routes, parts.limits),
         files.router(parts.files, parts.storage),

@@ -326,10 +326,10 @@ def test_a_wrong_value_is_told_with_what_to_set(
         "short",
         "x" * 40,
         "changeme-changeme-changeme-changeme",
-        "Replace_Me_With_A_Long_Random_String_Please",
-        "0123456789abcdef0123456789abcdef",
+        "CHANGEMECHANGEMECHANGEMECHANGEME",
+        "Please_Change_Me_Please_Change_Me",
         "password1234password1234password1234",
-        "your-secret-key-goes-here-your-secret",
+        "your-secret-key-here-your-secret-key",
     ],
 )
 def test_a_missing_or_weak_secret_stops_production(
@@ -373,7 +373,26 @@ def test_all_mistakes_are_told_at_once(environment: pytest.MonkeyPatch) -> None:
     ]
 
 
-@pytest.mark.parametrize("strong", [API_KEY, ADMIN_KEY, SECRET_KEY, "3f9a1c7e5b2d8064e1a7c93f5b0d2846"])
+@pytest.mark.parametrize("name", ["DARKROOM_API_KEY", "DARKROOM_ADMIN_KEY", "DARKROOM_SECRET_KEY"])
+@pytest.mark.parametrize(
+    "long_enough",
+    [
+        "3f9a1c7e5b2d8064e1a7c93f5b0d2846",
+        "test-api-key-0123456789abcdef0123456789",
+        "0123456789abcdef0123456789abcdef",
+        "darkroom-acceptance-admin-key-0001",
+        "a-sentence-that-somebody-made-up-on-a-monday",
+    ],
+)
+def test_any_text_of_32_characters_does_for_production(
+    environment: pytest.MonkeyPatch, name: str, long_enough: str
+) -> None:
+    set_all(environment, {**PRODUCTION, name: long_enough})
+
+    assert Settings.load().secret_values()
+
+
+@pytest.mark.parametrize("strong", [API_KEY, ADMIN_KEY, SECRET_KEY])
 def test_a_random_secret_is_never_called_guessable(strong: str) -> None:
     assert not is_guessable(strong)
 

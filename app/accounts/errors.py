@@ -71,6 +71,17 @@ class RateLimitExceeded(GatewayError):
         self.rates = rates
 
 
+class RateTooSmall(RateLimitExceeded):
+    """One request asks for more than a minute's worth, so waiting does not help."""
+
+    should_retry = False
+
+    def __init__(self, message: str, *, param: str, rates: tuple[Rate, ...] = ()) -> None:
+        """`param`: what has to become smaller. `rates`: as above."""
+        GatewayError.__init__(self, message, param=param)
+        self.rates = rates
+
+
 class QueueFull(GatewayError):
     """Too many jobs of the team wait already."""
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Final
 
 from app.accounts import repository
-from app.accounts.errors import ModelNotAllowed, QueueFull, RateLimitExceeded
+from app.accounts.errors import ModelNotAllowed, QueueFull, RateLimitExceeded, RateTooSmall
 from app.accounts.records import Rate
 from app.db.engine import Database
 from app.domain.money import micros
@@ -150,31 +150,36 @@ class AccountLimits:
 
         Raises:
             RateLimitExceeded: one of the rates is used up; nothing was counted.
+            RateTooSmall: no minute has room for so many pictures; what was `counted` is taken back.
         """
         before = counted or Taken()
         draws = _draws(terms, requests, images)
+        hopeless = [draw for draw in draws if draw.amount > draw.per_minute]
+        if hopeless:
+            await self._give_back(before.draws)
+            tightest_draw = min(hopeless, key=lambda draw: draw.per_minute)
+            message = (
+                f"{_allowed(tightest_draw.bucket, tightest_draw.per_minute)}, and this request asks for "
+                f"{tightest_draw.amount} at once. Ask for {tightest_draw.per_minute} or fewer with 'n'."
+            )
+            raise RateTooSmall(message, param="n")
         levels = await self._limiter.take(draws) if draws else []
         taken = Taken(rates=before.rates + _rates(levels), draws=before.draws + tuple(draws))
         wait_s = max((level.wait_s for level in levels), default=0.0)
         if wait_s > 0:
             tightest = max(levels, key=lambda level: level.wait_s)
-            whose, subject = tightest.bucket.split(":")[:2]
-            message = (
-                f"This {'API key' if whose == 'key' else 'team'} may ask for {tightest.per_minute} {subject} a minute, "
-                f"and has. Try again in {wait_s:.1f} s."
-            )
-            raise RateLimitExceeded(
-                message, limit=f"{subject}_per_minute", retry_after_s=wait_s, rates=taken.rates
-            )
+            left = {0: "none is", 1: "1 is"}.get(tightest.remaining, f"{tightest.remaining} are")
+            message = f"{_allowed(tightest.bucket, tightest.per_minute)}, and {left} left. Try again in {wait_s:.1f} s."
+            limit = f"{_subject(tightest.bucket)}_per_minute"
+            raise RateLimitExceeded(message, limit=limit, retry_after_s=wait_s, rates=taken.rates)
         return taken
 
     async def give_back_images(self, taken: Taken) -> None:
         """Take back what was counted for pictures, for a request that will buy none."""
-        back = [
-            Draw(bucket=draw.bucket, per_minute=draw.per_minute, amount=-draw.amount)
-            for draw in taken.draws
-            if _subject(draw.bucket) == "images"
-        ]
+        await self._give_back([draw for draw in taken.draws if _subject(draw.bucket) == "images"])
+
+    async def _give_back(self, draws: Sequence[Draw]) -> None:
+        back = [Draw(bucket=draw.bucket, per_minute=draw.per_minute, amount=-draw.amount) for draw in draws]
         if back:
             await self._limiter.take(back)
 
@@ -235,6 +240,12 @@ def _rates(levels: Sequence[Level]) -> tuple[Rate, ...]:
                 )
             )
     return tuple(rates)
+
+
+def _allowed(bucket: str, per_minute: int) -> str:
+    whose, subject = bucket.split(":")[:2]
+    owner = "API key" if whose == "key" else "team"
+    return f"This {owner} may ask for {per_minute} {subject if per_minute != 1 else subject[:-1]} a minute"
 
 
 def _subject(bucket: str) -> str:

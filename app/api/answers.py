@@ -28,6 +28,9 @@ from app.kit.json_stream import render
 POLL_AFTER_S: Final = 2
 """Advised between two looks at a job: pictures take half a minute or more."""
 
+_BUSIEST_HEARTBEAT_S: Final = 0.1
+"""However short a client says that it listens: comments are no reason to keep a core busy."""
+
 
 class Answers:
     """Makes the answers to calls that ask for pictures."""
@@ -76,12 +79,13 @@ class Answers:
     def _stream(self, submitted: Submitted, options: CallOptions, dialect: EventDialect) -> Response:
         # An SDK's read timeout is for the silence between two events, which heartbeats break.
         longest_s = HEARTBEAT_S if options.read_timeout_s is None else options.read_timeout_s / 2
+        heartbeat_s = min(self._heartbeat_s, max(longest_s, _BUSIEST_HEARTBEAT_S))
         return StreamedAnswer(
             self._jobs,
             submitted.job,
             dialect,
             timeout_s=self._sync_timeout_s,
-            heartbeat_s=min(self._heartbeat_s, longest_s),
+            heartbeat_s=heartbeat_s,
             extra_headers=repetition_headers(submitted, options),
         )
 
@@ -101,7 +105,7 @@ class Answers:
         if status_of(view.job) is not Status.SUCCEEDED:
             return await self.result(view)
         count = len(view.pictures)
-        if index >= count:
+        if not 0 <= index < count:
             message = (
                 f"The job {view.job.id!r} has no picture at index {index}; it has {count}, counted from 0."
             )

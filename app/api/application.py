@@ -15,6 +15,7 @@ from app.api.instruments import HttpInstruments
 from app.api.observation import Observation
 from app.api.openapi import complete
 from app.api.request_id import RequestIds
+from app.api.retirement import Retirements
 from app.api.security_headers import SecurityHeaders
 from app.kit.tracing import NoTracing, Tracing
 
@@ -50,6 +51,7 @@ def create_app(
                 Observation, instruments=instruments or HttpInstruments(), tracing=tracing or NoTracing()
             ),
             Middleware(SecurityHeaders),
+            Middleware(Retirements),
             Middleware(ErrorBoundary),
             Middleware(Authentication, accounts=accounts, are_metrics_public=are_metrics_public),
         ],

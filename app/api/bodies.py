@@ -121,7 +121,10 @@ def check_framing(request: Request) -> None:
 
 
 def _refuse_size(max_bytes: int) -> NoReturn:
-    raise RequestTooLarge(f"The request body is too large: at most {max_bytes} bytes are taken here.")
+    raise RequestTooLarge(
+        f"The request body is too large: an endpoint that takes no pictures reads at most {max_bytes} bytes. More "
+        "(DARKROOM_MAX_BODY_BYTES) is for uploads."
+    )
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,15 +4,15 @@ import hashlib
 import json
 import math
 import re
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from fastapi import Request
 
 from app.accounts.records import Caller
-from app.api.bodies import parse_json_object
-from app.api.parameters import Fields
+from app.api.parameters import Fields, json_parameter
 from app.domain.errors import InvalidValue
 from app.domain.requests import ImageRequest
 from app.jobs.service import Submission
@@ -30,8 +30,12 @@ _COUNT: Final = re.compile(r"[0-9]{1,4}")
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _TRUE: Final = frozenset({"true", "1"})
 _FALSE: Final = frozenset({"false", "0", ""})
-_SDK_MARGIN_S: Final = 5.0
-_SDK_SHORTEST_S: Final = 10.0
+# Before its read timeout an SDK is answered by this share of it, within these bounds: time for the answer to travel.
+_SDK_MARGIN: Final = 0.2
+_SDK_LEAST_MARGIN_S: Final = 0.3
+_SDK_MOST_MARGIN_S: Final = 5.0
+# The Node client announces the same under another name, in whole seconds: how long it waits for an answer's head.
+_SDK_TIMEOUTS: Final = ("x-stainless-read-timeout", "x-stainless-timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,8 @@ class CallOptions:
     """Who wants to be told how the job ended; its text is judged, where it leads is not yet."""
     priority: int
     cancel_after_s: float | None
+    received_at: float = field(default_factory=time.monotonic)
+    """When the call was here with its whole body, by this process's monotonic clock."""
 
     def submission(self, caller: Caller, request: ImageRequest, fingerprint: bytes) -> Submission:
         """Join the call, its caller and the picture that it asks for."""
@@ -67,13 +73,20 @@ class CallOptions:
             priority=self.priority,
             cancel_after_s=self.cancel_after_s,
             is_waited_for=not self.is_async,
+            received_at=self.received_at,
         )
 
     def hold_s(self, sync_timeout_s: float) -> float:
-        """How long to hold the caller: ours to say, but no longer than its SDK listens."""
-        if self.read_timeout_s is None or self.read_timeout_s <= _SDK_SHORTEST_S:
+        """How long to hold the caller from now on: ours to say, but no longer than its SDK listens.
+
+        An SDK counts from the end of its body, so what was done with the call until now is taken off.
+        """
+        if self.read_timeout_s is None:
             return sync_timeout_s
-        return min(sync_timeout_s, self.read_timeout_s - _SDK_MARGIN_S)
+        margin_s = min(max(self.read_timeout_s * _SDK_MARGIN, _SDK_LEAST_MARGIN_S), _SDK_MOST_MARGIN_S)
+        listens_s = max(self.read_timeout_s - margin_s, self.read_timeout_s / 2)
+        spent_s = time.monotonic() - self.received_at
+        return max(min(sync_timeout_s, listens_s - spent_s), 0.0)
 
 
 def read_options(request: Request, fields: Fields) -> CallOptions:
@@ -84,7 +97,7 @@ def read_options(request: Request, fields: Fields) -> CallOptions:
         ReceiverRefused: nothing can be sent to `webhook_url`.
     """
     prefers_async = _prefers_async(request)
-    is_async = _flag(request, "async") or prefers_async
+    is_async = _wants_async(request, fields) or prefers_async
     if is_async and fields.holds("stream") and fields.rest()["stream"] is True:
         message = "Invalid value: 'async' and 'stream' exclude each other. Leave one of them out."
         raise InvalidValue(message, param="async")
@@ -107,9 +120,12 @@ def read_options(request: Request, fields: Fields) -> CallOptions:
 def fingerprint_of(method: str, route: str, document: Mapping[str, Json]) -> bytes:
     """Digest a JSON request so that calls that ask for the same have the same: SHA-256 of a canonical form.
 
-    The order of keys, white space, the way a number is written and members that are null make no difference.
+    The order of keys, white space, the way a number is written and members that are null make no difference, nor does
+    whether the caller wants the job or waits for its result.
     """
-    given = {name: _normalised(value) for name, value in document.items() if value is not None}
+    given = {
+        name: _normalised(value) for name, value in document.items() if value is not None and name != "async"
+    }
     text = json.dumps([method, route, given], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).digest()
 
@@ -133,6 +149,15 @@ def _flag(request: Request, name: str) -> bool:
     return given in _TRUE
 
 
+def _wants_async(request: Request, fields: Fields) -> bool:
+    """Whether the query, or the body under the same name, asks for the job."""
+    from_query, from_body = _flag(request, "async"), fields.boolean("async")
+    if from_body is not None and "async" in request.query_params and from_body != from_query:
+        message = "Invalid 'async': the body and the query say different things. Send one of them."
+        raise InvalidValue(message, param="async")
+    return from_query or bool(from_body)
+
+
 def _prefers_async(request: Request) -> bool:
     preferences = ",".join(request.headers.getlist("prefer")).lower().split(",")
     return any(item.partition(";")[0].strip() == "respond-async" for item in preferences)
@@ -148,8 +173,9 @@ def _sdk_retry(request: Request) -> int | None:
 
 
 def _read_timeout_s(request: Request) -> float | None:
-    given = _matching(_SECONDS, request.headers.get("x-stainless-read-timeout"), "")
-    return float(given) if given else None
+    announced = (_matching(_SECONDS, request.headers.get(name), "0") for name in _SDK_TIMEOUTS)
+    # Nobody who asks waits for nothing at all.
+    return next((seconds for given in announced if (seconds := float(given)) > 0), None)
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -196,7 +222,7 @@ def _cancel_after_s(request: Request, fields: Fields) -> float | None:
 def _metadata(request: Request, fields: Fields) -> dict[str, str]:
     from_body = fields.mapping("metadata")
     header = request.headers.get(_header("metadata"))
-    from_header = None if header is None else parse_json_object(header.encode("latin-1"))
+    from_header = None if header is None else json_parameter(header.encode("latin-1"), "metadata")
     if from_body is not None and from_header is not None and from_body != from_header:
         raise _contradiction("metadata")
     return check_metadata((from_header if from_body is None else from_body) or {})

@@ -5,6 +5,7 @@ does not have.
 """
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -18,8 +19,9 @@ from app.api.authentication import caller_of
 from app.api.calls import fingerprint_of, read_options
 from app.api.completions import DIALECT
 from app.api.forms import FormLimits
-from app.api.intake import Intake, Source, canonical, linked, read_picture_json
+from app.api.intake import Intake, Source, canonical, filed, linked, read_picture_json
 from app.api.parameters import Fields
+from app.api.retirement import announce
 from app.api.schemas import (
     BEARER,
     CALL_PARAMETERS,
@@ -33,7 +35,7 @@ from app.api.schemas import (
 from app.assets.inputs import Inputs
 from app.catalog.current import CurrentCatalog
 from app.catalog.sizes import AUTO, check_size
-from app.domain.errors import InvalidValue, MissingParameter, UnknownParameter
+from app.domain.errors import InvalidValue, MissingParameter, UnknownParameter, UnsupportedParameter
 from app.domain.pictures import Size
 from app.domain.requests import ImageRequest, Operation
 from app.jobs.admission import known_model
@@ -49,12 +51,29 @@ _WITHOUT_EFFECT: Final = (
     "max_tokens",
     "parallel_tool_calls",
     "presence_penalty",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "reasoning_effort",
+    "seed",
     "stop",
     "store",
     "temperature",
     "top_p",
+    "verbosity",
 )
-"""How text is sampled, cut or kept. SDKs and frameworks send these whatever the model; no picture depends on them."""
+"""How text is thought up, sampled, cut or kept. SDKs and frameworks send these whatever the model; no picture depends
+on them."""
+_ASKING_NOTHING: Final[Mapping[str, tuple[Json, ...]]] = {
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "logprobs": (False,),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+}
+"""What a chat model could be asked for, with the values that ask an image model for nothing."""
 _SIZES: Final = {
     "1:1": Size(1024, 1024),
     "2:3": Size(832, 1248),
@@ -115,6 +134,7 @@ def router(
             wants_stream = fields.boolean("stream") or False
             wants_usage = _wants_usage(fields)
             wanted = _read(fields, asked, catalog)
+            announce(request, catalog.get().model(wanted.model))
             fingerprint = fingerprint_of("POST", _PATH, dict(digests) if isinstance(digests, Mapping) else {})
             async with aclosing(Intake(inputs, caller.team_id, folder)) as intake:
                 images, _ = await intake.take(asked.images, None)
@@ -130,6 +150,7 @@ def router(
 def _read(fields: Fields, asked: _Asked, catalog: CurrentCatalog) -> ImageRequest:
     for name in _WITHOUT_EFFECT:
         fields.drop(name)
+    _drop_what_asks_nothing(fields)
     _check_modalities(fields.items("modalities"))
     model = known_model(catalog.get(), fields.required_text("model"))
     size = fields.text("size")
@@ -165,6 +186,20 @@ def _read(fields: Fields, asked: _Asked, catalog: CurrentCatalog) -> ImageReques
             f"Unknown parameter: '{unknown}'. An image model cannot honour it; leave it out.", param=unknown
         )
     return wanted
+
+
+def _drop_what_asks_nothing(fields: Fields) -> None:
+    given = fields.rest()
+    for name, harmless in _ASKING_NOTHING.items():
+        if name not in given:
+            continue
+        if given[name] not in harmless or isinstance(given[name], bool) != isinstance(harmless[0], bool):
+            values = " or ".join(json.dumps(value) for value in harmless)
+            message = (
+                f"Unsupported parameter: an image model can honour '{name}' only as {values}. Leave it out."
+            )
+            raise UnsupportedParameter(message, param=name)
+        fields.drop(name)
 
 
 def _check_modalities(given: Sequence[Json] | None) -> None:
@@ -209,7 +244,7 @@ def _last_user_message(messages: object, limits: FormLimits) -> _Asked:
     """Read what is to be drawn. Reads pictures for their digests, so not for the event loop.
 
     Raises:
-        MissingParameter: there is no user message.
+        MissingParameter: there is no user message, or no text in it.
         InvalidValue: a message has no form that a chat model would understand.
     """
     if messages is None:
@@ -234,7 +269,7 @@ def _last_user_message(messages: object, limits: FormLimits) -> _Asked:
 def _asked(place: int, content: object, limits: FormLimits) -> _Asked:
     param = f"messages[{place}].content"
     if isinstance(content, str):
-        return _Asked(content, ())
+        return _Asked(_prompt(content), ())
     if not isinstance(content, list):
         raise InvalidValue(
             f"Invalid type for '{param}': expected a string or an array of parts.", param=param
@@ -248,11 +283,26 @@ def _asked(place: int, content: object, limits: FormLimits) -> _Asked:
                 texts.append(text)
             case {"type": "image_url", "image_url": {"url": url}}:
                 images.append(linked(url, f"{where}.image_url.url"))
+            case {"type": "file", "file": {"file_id": str(file_id)}} if file_id:
+                images.append(filed(file_id, f"{where}.file.file_id"))
+            case {"type": "file", "file": {"file_data": data}}:
+                images.append(linked(data, f"{where}.file.file_data"))
             case _:
-                message = f"Invalid '{where}': expected a part of the type 'text' or 'image_url'."
+                message = (
+                    f"Invalid '{where}': expected a part of the type 'text', 'image_url' with a 'url', or 'file' "
+                    "with a 'file_id' or 'file_data'."
+                )
                 raise InvalidValue(message, param=where)
     most = limits.files - 1
     if len(images) > most:
         message = f"Too many images: at most {most} can be edited together, but got {len(images)}."
         raise InvalidValue(message, param=param)
-    return _Asked("\n".join(texts), tuple(images))
+    return _Asked(_prompt("\n".join(texts)), tuple(images))
+
+
+def _prompt(text: str) -> str:
+    """The text of the message, which an image model cannot do without."""
+    if not text.strip():
+        message = "Missing required parameter: the last message of the role 'user' has no text to draw from."
+        raise MissingParameter(message, param="messages")
+    return text

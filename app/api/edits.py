@@ -13,9 +13,10 @@ from starlette.responses import Response
 from app.api.answers import Answers
 from app.api.authentication import caller_of
 from app.api.calls import fingerprint_of, read_options
-from app.api.forms import Form, FormLimits, UploadedFile, read_form
-from app.api.intake import Intake, Source, linked, read_picture_json
+from app.api.forms import Form, FormLimits, UploadedFile, field_of, place_of, read_form
+from app.api.intake import Intake, Source, filed, linked, read_picture_json
 from app.api.parameters import Fields, read_edit, typed_form
+from app.api.retirement import announce
 from app.api.schemas import (
     BEARER,
     CALL_PARAMETERS,
@@ -29,12 +30,13 @@ from app.api.schemas import (
     schema_of,
 )
 from app.assets.inputs import Inputs
+from app.catalog.current import CurrentCatalog
 from app.domain.errors import InvalidValue, MissingParameter
 from app.jobs.service import JobService
 from app.kit.json import Json
 
 _PATH: Final = "/v1/images/edits"
-_IMAGE_FIELDS: Final = ("image", "image[]")
+_FILE_FIELDS: Final = ("image", "mask")
 
 _DOCUMENTATION: Final[dict[str, Any]] = {
     "requestBody": {
@@ -57,7 +59,9 @@ class Wanted:
     mask: Source | None
 
 
-def router(jobs: JobService, answers: Answers, inputs: Inputs, limits: FormLimits) -> APIRouter:
+def router(
+    jobs: JobService, answers: Answers, inputs: Inputs, limits: FormLimits, catalog: CurrentCatalog
+) -> APIRouter:
     """Build the endpoint."""
     routes = APIRouter(tags=["images"], dependencies=[BEARER])
 
@@ -80,7 +84,8 @@ def router(jobs: JobService, answers: Answers, inputs: Inputs, limits: FormLimit
             options = read_options(request, fields)
             fingerprint = fingerprint_of("POST", _PATH, _canonical(wanted))
             # The texts are checked before the first picture is fetched or decoded.
-            read_edit(Fields(fields.rest()), (), None)
+            texts = read_edit(Fields(fields.rest()), (), None)
+            announce(request, catalog.get().model(texts.model))
             async with aclosing(Intake(inputs, caller.team_id, folder)) as intake:
                 images, mask = await intake.take(wanted.images, wanted.mask)
                 edited = read_edit(fields, images, mask)
@@ -95,13 +100,16 @@ async def _read(request: Request, folder: Path, limits: FormLimits) -> Wanted:
         document = await read_picture_json(request, folder, limits)
         # Digests of pictures are worth a thread.
         return await asyncio.to_thread(read_edit_json, document, limits)
-    return _from_form(await read_form(request, folder, limits), limits)
+    form = await read_form(request, folder, limits, file_fields=_FILE_FIELDS, has_alternative=True)
+    return _from_form(form, limits)
 
 
 def _from_form(form: Form, limits: FormLimits) -> Wanted:
-    images = [_uploaded(file) for file in form.files if file.name in _IMAGE_FIELDS]
+    # In the form's order, unless its names give places.
+    ordered = sorted(form.files, key=lambda file: place_of(file.name))
+    images = [_uploaded(file) for file in ordered if field_of(file.name) == "image"]
     masks = [_uploaded(file) for file in form.files if file.name == "mask"]
-    strays = [file.name for file in form.files if file.name not in (*_IMAGE_FIELDS, "mask")]
+    strays = [file.name for file in form.files if field_of(file.name) != "image" and file.name != "mask"]
     if strays:
         raise InvalidValue(
             f"Unexpected file '{strays[0]}'. Files go into 'image' and 'mask'.", param=strays[0]
@@ -113,7 +121,7 @@ def _from_form(form: Form, limits: FormLimits) -> Wanted:
 
 
 def _uploaded(file: UploadedFile) -> Source:
-    return Source(given=file, file_id=None, param=file.name.removesuffix("[]"), digest=file.sha256.hex())
+    return Source(given=file, file_id=None, param=field_of(file.name), digest=file.sha256.hex())
 
 
 def read_edit_json(document: dict[str, Any], limits: FormLimits) -> Wanted:
@@ -142,7 +150,7 @@ def _reference(item: object, param: str) -> Source:
         return linked(value, param)
     if not isinstance(value, str) or not value:
         raise InvalidValue(f"Invalid '{param}.{kind}': expected a string.", param=param)
-    return Source(given=value, file_id=value, param=param, digest=f"{kind}:{value}")
+    return filed(value, param)
 
 
 def _check_count(images: Sequence[Source], param: str, limits: FormLimits) -> None:

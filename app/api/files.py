@@ -81,7 +81,7 @@ def file_object(asset: Asset) -> dict[str, object]:
         "created_at": int(asset.created_at.timestamp()),
         "expires_at": int(asset.expires_at.timestamp()),
         "filename": asset.filename,
-        "purpose": asset.purpose,
+        "purpose": asset.shown_purpose,
         "status": "processed",
     }
 

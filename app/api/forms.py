@@ -1,7 +1,8 @@
 """Reads multipart forms: files go to disk while they arrive, with every limit counted on the way."""
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -15,6 +16,7 @@ from app.api.errors import RequestTooLarge
 from app.domain.errors import InvalidValue
 from app.kit.ids import new_id
 
+_BRACKETS: Final = re.compile(r"\[([0-9]{0,4})\]$")
 _MAX_FIELDS: Final = 100
 _MAX_FIELD_BYTES: Final = 256 * 1024
 """A prompt of 32,000 characters has at most 128 kB."""
@@ -51,8 +53,18 @@ class Form:
     files: list[UploadedFile] = field(default_factory=list)
 
 
-async def read_form(request: Request, folder: Path, limits: FormLimits) -> Form:
+async def read_form(
+    request: Request,
+    folder: Path,
+    limits: FormLimits,
+    *,
+    file_fields: Collection[str] = (),
+    has_alternative: bool = False,
+) -> Form:
     """Read a multipart form, its files into `folder`, which must exist.
+
+    What stands in `file_fields`, also in brackets after them, is a file even where its part has no file name.
+    `has_alternative`: the same request can also be made in JSON.
 
     Raises:
         RequestTooLarge: a limit was passed; the rest is not read.
@@ -60,19 +72,16 @@ async def read_form(request: Request, folder: Path, limits: FormLimits) -> Form:
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limits.total_bytes:
-        raise RequestTooLarge(
-            f"The request body is too large: at most {limits.total_bytes} bytes are taken here."
-        )
-    reader = _Reader(folder, limits)
+        raise _too_large(limits)
+    reader = _Reader(folder, limits, file_fields)
     try:
-        parser = MultipartParser(_boundary(request), reader.callbacks())  # type: ignore[arg-type] # plain mapping
+        boundary = _boundary(request, has_alternative=has_alternative)
+        parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type] # plain mapping
         received_bytes = 0
         async for chunk in request.stream():
             received_bytes += len(chunk)
             if received_bytes > limits.total_bytes:
-                raise RequestTooLarge(
-                    f"The request body is too large: at most {limits.total_bytes} bytes are taken here."
-                )
+                raise _too_large(limits)
             parser.write(chunk)
         parser.finalize()
     except FormParserError as exc:
@@ -84,14 +93,32 @@ async def read_form(request: Request, folder: Path, limits: FormLimits) -> Form:
     return reader.form
 
 
-def _boundary(request: Request) -> bytes:
+def field_of(name: str) -> str:
+    """The field that a part belongs to: `image` for `image[]` and `image[0]`, which clients write for several."""
+    return _BRACKETS.sub("", name)
+
+
+def place_of(name: str) -> int:
+    """The place that a part's name gives it, such as 2 for `image[2]`; 0 where it gives none."""
+    match = _BRACKETS.search(name)
+    return int(match[1] or 0) if match else 0
+
+
+def _too_large(limits: FormLimits) -> RequestTooLarge:
+    return RequestTooLarge(
+        f"The request body is too large: at most {limits.total_bytes} bytes (DARKROOM_MAX_BODY_BYTES) are taken here."
+    )
+
+
+def _boundary(request: Request, *, has_alternative: bool) -> bytes:
     message = Message()
     message["content-type"] = request.headers.get("content-type", "")
     boundary = message.get_param("boundary")
     if message.get_content_type() != "multipart/form-data" or not isinstance(boundary, str) or not boundary:
+        given = request.headers.get("content-type", "").partition(";")[0].strip()
+        other = ", or as 'application/json'" if has_alternative else ""
         raise InvalidValue(
-            f"Invalid Content-Type: {message.get_content_type()!r}. Send the body as 'multipart/form-data' with its "
-            "boundary, or as 'application/json'."
+            f"Invalid Content-Type: {given!r}. Send the body as 'multipart/form-data' with its boundary{other}."
         )
     return boundary.encode("latin-1", "replace")
 
@@ -99,11 +126,12 @@ def _boundary(request: Request) -> bytes:
 class _Reader:
     """Takes the parser's events."""
 
-    def __init__(self, folder: Path, limits: FormLimits) -> None:
+    def __init__(self, folder: Path, limits: FormLimits, file_fields: Collection[str]) -> None:
         self.form = Form()
         self.is_complete = False
         self._folder = folder
         self._limits = limits
+        self._file_fields = file_fields
         self._header_name = bytearray()
         self._header_value = bytearray()
         self._headers: dict[str, str] = {}
@@ -151,7 +179,8 @@ class _Reader:
         if not isinstance(name, str):
             raise InvalidValue("A part of the form has no name.")
         self._name = name
-        if disposition.get_param("filename", header="content-disposition") is None:
+        has_file_name = disposition.get_param("filename", header="content-disposition") is not None
+        if not has_file_name and field_of(name) not in self._file_fields:
             if len(self.form.fields) >= _MAX_FIELDS:
                 raise InvalidValue(f"The form has more than {_MAX_FIELDS} fields.", param=name)
             return

@@ -10,6 +10,7 @@ from app.api.authentication import caller_of
 from app.api.bodies import read_json_object
 from app.api.calls import fingerprint_of, read_options
 from app.api.parameters import Fields, read_generation
+from app.api.retirement import announce
 from app.api.schemas import (
     BEARER,
     CALL_PARAMETERS,
@@ -20,6 +21,7 @@ from app.api.schemas import (
     ImagesResponse,
     schema_of,
 )
+from app.catalog.current import CurrentCatalog
 from app.jobs.service import JobService
 
 _PATH: Final = "/v1/images/generations"
@@ -32,7 +34,7 @@ _DOCUMENTATION: Final[dict[str, Any]] = {
 }
 
 
-def router(jobs: JobService, answers: Answers) -> APIRouter:
+def router(jobs: JobService, answers: Answers, catalog: CurrentCatalog) -> APIRouter:
     """Build the endpoint."""
     routes = APIRouter(tags=["images"], dependencies=[BEARER])
 
@@ -52,6 +54,7 @@ def router(jobs: JobService, answers: Answers) -> APIRouter:
         fields = Fields(document)
         options = read_options(request, fields)
         wanted = read_generation(fields)
+        announce(request, catalog.get().model(wanted.model))
         fingerprint = fingerprint_of("POST", _PATH, document)
         submitted = await jobs.submit(options.submission(caller_of(request), wanted, fingerprint))
         return answers.to_call(submitted, options)

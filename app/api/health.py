@@ -27,11 +27,13 @@ def router(checks: Mapping[str, Check], warnings: Callable[[], Sequence[str]]) -
     """
     routes = APIRouter(tags=["operation"])
 
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz", summary="Is the process alive?")
     async def healthz(_request: Request) -> Response:
         """Answer, which is all that a living process has to do."""
         return JSONResponse({"status": "ok"})
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get(
         "/readyz",
         summary="Can the process serve?",

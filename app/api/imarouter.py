@@ -25,6 +25,7 @@ from app.api.forms import FormLimits
 from app.api.intake import Intake, Source, canonical, linked, read_picture_json
 from app.api.parameters import Fields
 from app.api.rendering import Renderer, status_of
+from app.api.retirement import announce
 from app.api.schemas import (
     BEARER,
     IMAROUTER_ERRORS,
@@ -106,6 +107,7 @@ def router(
             fields = Fields(document)
             webhook_url = fields.text("webhookUrl")
             wanted = _read(fields, model, operation, catalog)
+            announce(request, catalog.get().model(wanted.model))
             # The body is ImaRouter's own; what it has no field for comes in headers.
             options = replace(read_options(request, Fields({"webhook_url": webhook_url})), is_async=True)
             fingerprint = fingerprint_of(

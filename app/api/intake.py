@@ -116,6 +116,11 @@ def linked(value: object, param: str) -> Source:
     return Source(given=value, file_id=None, param=param, digest=f"image_url:{value}")
 
 
+def filed(file_id: str, param: str) -> Source:
+    """An input that is an earlier file of the team."""
+    return Source(given=file_id, file_id=file_id, param=param, digest=f"file_id:{file_id}")
+
+
 def digest_of(picture: SpooledBytes) -> str:
     """SHA-256 of a picture that came in the body, in hex. Reads it, so not for the event loop."""
     with picture.path.open("rb") as file:

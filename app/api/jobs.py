@@ -32,6 +32,7 @@ from app.jobs.service import JobService, JobView
 
 _MAX_WAIT_S: Final = 60.0
 _MAX_PAGE: Final = 100
+_LISTED_BY: Final = ("status", "model", "limit", "after")
 _EVENT_ID: Final = re.compile(r"(-1|[0-9]{1,9})-([0-9]{1,9})")
 _WAIT: Final[dict[str, Any]] = {
     "parameters": [
@@ -56,7 +57,7 @@ _INDEX: Final[dict[str, Any]] = {
         query(
             "index",
             "Which picture, counted from 0.",
-            {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
+            {"type": "integer", "default": 0},
         )
     ]
 }
@@ -94,6 +95,7 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
     )
     async def search(request: Request) -> Response:
         """List a team's jobs."""
+        queries.refuse_others(request, _LISTED_BY, bracketed="metadata")
         status = queries.word(request, "status", tuple(item.value for item in Status))
         model = request.query_params.get("model")
         found, has_more = await jobs.search(
@@ -155,23 +157,28 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
     )
     async def content(request: Request, job_id: str) -> Response:
         """Go to a picture; before there is one, answer as `/result` does."""
-        index = queries.integer(request, "index", default=0, low=0)
+        index = queries.index(request, "index")
         return await answers.picture(await jobs.view(job_id, caller_of(request).team_id), index)
 
     @routes.get(
         "/{job_id}/events",
         summary="Watch a job",
         openapi_extra=_LAST_EVENT,
-        responses={200: {"content": EVENTS, "description": "Server-sent events."}},
+        responses={
+            200: {"content": EVENTS, "description": "Server-sent events."},
+            204: {"description": "The final event was the last one seen: there is nothing to come back for."},
+        },
     )
     async def events(request: Request, job_id: str) -> Response:
         """Watch a job until it is final: `job.partial_image`, `job.updated` and `job.final`.
 
-        Resumable with `Last-Event-ID`.
+        Resumable with `Last-Event-ID`. After the final event the answer is 204, which browsers take for the end.
         """
         team_id = caller_of(request).team_id
-        await jobs.view(job_id, team_id)
+        view = await jobs.view(job_id, team_id)
         revision, partials = _position(request.headers.get("last-event-id"))
+        if view.job.status.is_final and revision >= view.job.revision:
+            return Response(status_code=204)
         changes = jobs.changes(job_id, team_id, after_revision=revision)
         return EventStream(_events(changes, renderer, revision, partials))
 

@@ -17,6 +17,8 @@ _MAKERS: Final = frozenset({
 """Whose POST makes a job."""
 _RESULTS: Final = frozenset({"/v1/jobs/{job_id}/content", "/v1/jobs/{job_id}/result"})
 """What answers with a job's own error when it has no pictures."""
+_ABOUT_ONE_MODEL: Final = frozenset({"/v1/images/route", "/v1/models/{model_id}"})
+"""What is answered, beside the makers, with what is known of one model."""
 _IMAROUTER: Final = "/v1/image/"
 _OPERATORS: Final = ("/admin/v1/", "/metrics")
 
@@ -53,7 +55,7 @@ _SENTENCES: Final[Mapping[int, tuple[str, str, str]]] = {
     ),
     404: ("There is no such thing, or it is another team's.", "not_found", "There is no such thing."),
     409: (
-        "Its state does not allow it: `job_not_cancellable`, or a job without a result because it was cancelled.",
+        "Its state does not allow it: `job_not_cancellable`.",
         "job_not_cancellable",
         "The job 'job_1' is succeeded already and cannot be cancelled.",
     ),
@@ -88,6 +90,12 @@ _SENTENCES: Final[Mapping[int, tuple[str, str, str]]] = {
     ),
 }  # fmt: skip
 """Status -> what it means, and an example's code and message."""
+_NO_RESULT: Final = (
+    "`job_cancelled`: the job was cancelled, so it has no result.",
+    "job_cancelled",
+    "The job 'job_1' was cancelled, so it has no result.",
+)
+"""What 409 means where a result is wanted."""
 
 _TEXT: Final = {"type": "string"}
 _NUMBER: Final = {"type": "string", "pattern": "^[0-9]+$"}
@@ -108,6 +116,11 @@ _HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     ),
     "idempotency-replayed": ("`true`: the job was there already.", _TEXT),
     "idempotency-expires": ("Until when the key stands for this job.", _TEXT),
+    "deprecation": (
+        "`@` and Unix seconds: since when it is announced that the model retires; absent of one that stays.",
+        {"type": "string", "pattern": "^@[0-9]+$"},
+    ),
+    "sunset": ("When the model retires.", _TEXT),
     "x-ratelimit-limit-requests": ("Requests a minute, where there is a limit.", _NUMBER),
     "x-ratelimit-remaining-requests": ("How many of them are left.", _NUMBER),
     "x-ratelimit-limit-images": ("Pictures a minute, where there is a limit.", _NUMBER),
@@ -116,6 +129,7 @@ _HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 _OF_JOBS: Final = ("x-darkroom-job-id", "idempotency-replayed", "idempotency-expires")
 _OF_RESULTS: Final = ("x-darkroom-upstream", "x-darkroom-attempts", "x-darkroom-cost-usd")
 _OF_ERRORS: Final = ("x-should-retry", "retry-after", "x-darkroom-job-id", "location")
+_OF_MODELS: Final = ("deprecation", "sunset")
 _OF_LIMITS: Final = tuple(name for name in _HEADERS if name.startswith("x-ratelimit-"))
 
 
@@ -163,7 +177,8 @@ def _statuses(method: str, path: str, operation: Mapping[str, Any]) -> set[int]:
 def _error(status: int, path: str) -> dict[str, Any]:
     if status == 304:
         return {"description": "The client has it already."}
-    description, code, message = _SENTENCES[status]
+    wants_result = path in _MAKERS or path in _RESULTS
+    description, code, message = _NO_RESULT if status == 409 and wants_result else _SENTENCES[status]
     if path.startswith(_IMAROUTER):
         schema, example = "ImaRouterError", {"error": message, "code": code}
     else:
@@ -184,6 +199,8 @@ def _headers(status: int, method: str, path: str) -> tuple[str, ...]:
     if status == 401:
         names += ("www-authenticate",)
     is_made = method == "post" and path in _MAKERS
+    if is_made or path in _ABOUT_ONE_MODEL:
+        names += _OF_MODELS
     if is_made and status < 300:
         names += (*_OF_JOBS, *_OF_LIMITS)
         if status == 202 or path.startswith(_IMAROUTER):

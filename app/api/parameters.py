@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from app.api.bodies import kind_of
+from app.api.bodies import kind_of, parse_json_object
 from app.domain.errors import InvalidValue, MissingParameter, UnknownParameter
 from app.domain.requests import ImageRequest, InputPicture, Operation
-from app.kit.json import Json
+from app.kit.json import Json, JsonObject
 
 RESPONSE_FORMATS: Final = ("b64_json", "url")
 # Parameters of other endpoints, which nobody should find silently passed on to a vendor.
@@ -20,7 +20,7 @@ _OF_EDITS: Final = ("image", "image[]", "images", "mask")
 # What a form can only write as text.
 _INTEGERS: Final = frozenset({"n", "output_compression", "partial_images"})
 _NUMBERS: Final = frozenset({"cancel_after_s"})
-_BOOLEANS: Final = frozenset({"stream"})
+_BOOLEANS: Final = frozenset({"async", "stream"})
 _INTEGER: Final = re.compile(r"-?[0-9]{1,9}")
 _NUMBER: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
@@ -160,12 +160,20 @@ def read_edit(fields: Fields, images: tuple[InputPicture, ...], mask: InputPictu
 
 
 def typed_form(texts: Mapping[str, str]) -> dict[str, Json]:
-    """Read a form's texts as the JSON that they stand for: numbers and booleans by name, `metadata[k]` as an object."""
+    """Read a form's texts as the JSON that they stand for: numbers and booleans by name, `metadata` as an object.
+
+    It comes as one field `metadata[k]` for each pair, or as one field with the object in JSON.
+
+    Raises:
+        InvalidValue: `metadata` is no JSON object, or comes in both ways.
+    """
     document: dict[str, Json] = {}
     metadata: dict[str, Json] = {}
     for name, text in texts.items():
         if name.startswith("metadata[") and name.endswith("]"):
             metadata[name[len("metadata[") : -1]] = text
+        elif name == "metadata" and text:
+            document[name] = json_parameter(text.encode(), name)
         elif name in _INTEGERS and _INTEGER.fullmatch(text):
             document[name] = int(text)
         elif name in _NUMBERS and _NUMBER.fullmatch(text):
@@ -174,7 +182,23 @@ def typed_form(texts: Mapping[str, str]) -> dict[str, Json]:
             document[name] = text == "true"
         else:
             document[name] = text
+    if metadata and "metadata" in document:
+        message = "Invalid 'metadata': it is given as JSON and pair by pair. Send one of them."
+        raise InvalidValue(message, param="metadata")
     return {**document, "metadata": metadata} if metadata else document
+
+
+def json_parameter(content: bytes, name: str) -> JsonObject:
+    """Read a parameter that is a JSON object by itself, as a header and a form's field can be.
+
+    Raises:
+        InvalidValue: it is none.
+    """
+    try:
+        return parse_json_object(content)
+    except InvalidValue as exc:
+        told = exc.message.replace("The request body", "The text")
+        raise InvalidValue(f"Invalid '{name}': expected a JSON object. {told}", param=name) from exc
 
 
 def _read(fields: Fields, operation: Operation) -> ImageRequest:

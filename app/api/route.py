@@ -17,8 +17,10 @@ from app.api.errors import error_document, problem_of
 from app.api.forms import FormLimits
 from app.api.intake import read_picture_json
 from app.api.parameters import Fields, read_edit, read_generation
+from app.api.retirement import announce
 from app.api.schemas import BEARER, ERRORS, GenerationRequest, RouteAnswer, schema_of
 from app.assets.inputs import Inputs
+from app.catalog.current import CurrentCatalog
 from app.domain.money import usd
 from app.domain.pictures import PictureFormat
 from app.domain.requests import ImageRequest, InputPicture
@@ -43,7 +45,7 @@ _DOCUMENTATION: Final[dict[str, Any]] = {
 }
 
 
-def router(jobs: JobService, inputs: Inputs, limits: FormLimits) -> APIRouter:
+def router(jobs: JobService, inputs: Inputs, limits: FormLimits, catalog: CurrentCatalog) -> APIRouter:
     """Build the endpoint."""
     routes = APIRouter(tags=["images"], dependencies=[BEARER], responses=ERRORS)
 
@@ -62,6 +64,7 @@ def router(jobs: JobService, inputs: Inputs, limits: FormLimits) -> APIRouter:
         with inputs.workspace() as folder:
             document = await read_picture_json(request, folder, limits)
             wanted = await asyncio.to_thread(_request_of, request, document, limits)
+            announce(request, catalog.get().model(wanted.model))
         return JSONResponse(_document(await jobs.explain(wanted, caller.team_id, caller.api_key_id)))
 
     return routes

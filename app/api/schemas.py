@@ -57,6 +57,9 @@ class GenerationRequest(BaseModel):
     )
     user: str | None = Field(None, description="The end user, for the vendor.")
     safety_identifier: str | None = Field(None, description="The end user, for the vendor; replaces `user`.")
+    is_async: bool | None = Field(
+        None, alias="async", description="As `async` in the query; not with `stream`."
+    )
     metadata: Metadata | None = Field(None, description="Up to 16 pairs, kept with the job.")
     priority: Literal["high", "normal", "low"] | None = Field(None, description="Within the team's own jobs.")
     cancel_after_s: float | None = Field(None, gt=0, description="Seconds after which the job is given up.")
@@ -164,7 +167,7 @@ class ChatMessage(BaseModel):
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = Field(
-        None, description="The prompt, or parts: `text`, and `image_url` for each picture to edit."
+        None, description="The prompt, or parts: `text`, and `image_url` or `file` for each picture to edit."
     )
 
 
@@ -358,10 +361,13 @@ class ModelObject(BaseModel):
 
 
 class ModelList(BaseModel):
-    """Every model of the catalog."""
+    """The models of the catalog, or a page of them."""
 
     object: Literal["list"]
     data: list[ModelObject]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
 
 
 class FileObject(BaseModel):

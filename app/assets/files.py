@@ -24,8 +24,10 @@ class Files:
         self._storage = storage
         self._signer = signer
 
-    async def upload(self, taken: Taken, team_id: str, *, filename: str, purpose: str) -> Asset:
-        """Make a file of a picture that is in storage already, to be used as `file_id`."""
+    async def upload(
+        self, taken: Taken, team_id: str, *, filename: str, purpose: str, life: timedelta = UPLOAD_LIFE
+    ) -> Asset:
+        """Make a file of a picture that is in storage already, to be used as `file_id` and kept for `life`."""
         async with self._database.transaction() as connection:
             await insert_assets(
                 connection,
@@ -34,23 +36,30 @@ class Files:
                 team_id=team_id,
                 job_id=None,
                 attempt_id=None,
-                expires_at=datetime.now(UTC) + UPLOAD_LIFE,
+                expires_at=datetime.now(UTC) + life,
                 purpose=purpose,
                 filename=filename,
             )
         return await self.find(taken.picture.file_id, team_id)
 
     async def search(
-        self, team_id: str, *, purpose: str | None, after: str | None, limit: int
+        self, team_id: str, *, purpose: str | None, after: str | None, limit: int, oldest_first: bool = False
     ) -> tuple[Sequence[Asset], bool]:
-        """Look at up to `limit` files of a team, newest first, after the file `after`; and whether there are more.
+        """Look at up to `limit` files of a team, after the file `after`; and whether there are more.
 
         Raises:
             AssetMissing: `after` is none of the team's files.
         """
-        anchor = None if after is None else await self.find(after, team_id)
+        anchor = None if after is None else await self.find(after, team_id, param="after")
         async with self._database.reading() as connection:
-            found = await search_assets(connection, team_id, purpose=purpose, after=anchor, limit=limit + 1)
+            found = await search_assets(
+                connection,
+                team_id,
+                purpose=purpose,
+                after=anchor,
+                limit=limit + 1,
+                oldest_first=oldest_first,
+            )
         return found[:limit], len(found) > limit
 
     async def delete(self, file_id: str, team_id: str) -> None:
@@ -65,8 +74,8 @@ class Files:
         async with self._database.transaction() as connection:
             await delete_assets(connection, [asset.id], team_id=team_id)
 
-    async def find(self, file_id: str, team_id: str) -> Asset:
-        """Find a file of a team.
+    async def find(self, file_id: str, team_id: str, *, param: str = "id") -> Asset:
+        """Find a file of a team, which the request names in `param`.
 
         Raises:
             AssetMissing: the team has no such file, or has it no longer.
@@ -74,7 +83,7 @@ class Files:
         async with self._database.reading() as connection:
             asset = await find_asset(connection, file_id, team_id=team_id)
         if asset is None:
-            raise _no_such_file(file_id)
+            raise _no_such_file(file_id, param)
         return asset
 
     async def find_signed(self, file_id: str, query: Mapping[str, str]) -> Asset:
@@ -90,5 +99,5 @@ class Files:
         return asset
 
 
-def _no_such_file(file_id: str) -> AssetMissing:
-    return AssetMissing(f"There is no file {file_id!r}.", param="id")
+def _no_such_file(file_id: str, param: str = "id") -> AssetMissing:
+    return AssetMissing(f"There is no file {file_id!r}.", param=param)

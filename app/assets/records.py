@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from app.domain.pictures import PictureFormat
 
@@ -22,6 +22,12 @@ class AssetKind(StrEnum):
     """Uploaded by a client, for later use."""
     INPUT = "input"
     """Part of one job's request; deleted when the job is final."""
+
+
+MADE: Final = (AssetKind.RESULT, AssetKind.LATE, AssetKind.PARTIAL)
+"""What we made, as opposed to what we were given."""
+OUTPUT: Final = "assistants_output"
+"""The purpose that files of ours are shown with: OpenAI's word for what the API made itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +68,11 @@ class Asset:
     def file_id(self) -> str:
         """Its id, under the name that a picture without a row has for it."""
         return self.id
+
+    @property
+    def shown_purpose(self) -> str:
+        """What the file is for, in OpenAI's words."""
+        return OUTPUT if self.kind in MADE else self.purpose
 
 
 def asset_from(row: Mapping[str, Any]) -> Asset:

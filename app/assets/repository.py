@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import bindparam, delete, exists, insert, literal, literal_column, select, tuple_, update
 
-from app.assets.records import Asset, AssetKind, Picture, asset_from
+from app.assets.records import MADE, OUTPUT, Asset, AssetKind, Picture, asset_from
 from app.db.connection import Connection, built_once
 from app.db.engine import row_values
 from app.db.tables.assets import assets
@@ -89,23 +89,32 @@ async def find_asset(connection: Connection, file_id: str, *, team_id: str | Non
 
 
 async def search_assets(
-    connection: Connection, team_id: str, *, purpose: str | None, after: Asset | None, limit: int
+    connection: Connection,
+    team_id: str,
+    *,
+    purpose: str | None,
+    after: Asset | None,
+    limit: int,
+    oldest_first: bool = False,
 ) -> list[Asset]:
-    """Read up to `limit` files of a team that have not expired, newest first; inputs of jobs are no files."""
-    shown = (AssetKind.RESULT.value, AssetKind.LATE.value, AssetKind.UPLOAD.value)
+    """Read up to `limit` files of a team that have not expired; inputs of jobs and coarse pictures are no files.
+
+    `purpose` is the one that a file is shown with. `after` is the last file of the page before, in the same order.
+    """
+    made = [kind.value for kind in MADE if kind is not AssetKind.PARTIAL]
+    shown = {None: [*made, AssetKind.UPLOAD.value], OUTPUT: made}.get(purpose, [AssetKind.UPLOAD.value])
+    place = (assets.c.created_at, assets.c.id)
     query = (
         select(assets)
         .where(assets.c.team_id == team_id, assets.c.expires_at > now(), assets.c.kind.in_(shown))
-        .order_by(assets.c.created_at.desc(), assets.c.id.desc())
+        .order_by(*(column.asc() if oldest_first else column.desc() for column in place))
         .limit(limit)
     )
-    if purpose is not None:
+    if purpose not in (None, OUTPUT):
         query = query.where(assets.c.purpose == purpose)
     if after is not None:
-        query = query.where(
-            tuple_(assets.c.created_at, assets.c.id)
-            < tuple_(literal(after.created_at, Instant), literal(after.id))
-        )
+        here, there = tuple_(*place), tuple_(literal(after.created_at, Instant), literal(after.id))
+        query = query.where(here > there if oldest_first else here < there)
     return [asset_from(row_values(row)) for row in await connection.execute(query)]
 
 

@@ -3,30 +3,55 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
+from itertools import chain, count
 from typing import Final
 
 from app.catalog.entries import Catalog, Model, Prices, Route, Supports, TokenPrices, Upstream
 
 SANDBOX: Final = "sandbox"
-"""The name of the upstream, and of its adapter, that draws placeholder pictures in the process."""
+"""The name of the adapter that draws placeholder pictures in the process, and of the upstream that stands in."""
+_BUILT_IN: Final = Upstream(
+    name=SANDBOX,
+    adapter=SANDBOX,
+    base_url="http://sandbox.invalid/v1",  # never dialled
+    api_key_env=None,
+    max_concurrency=20,  # drawing takes processor time, not waiting
+    requests_per_minute=None,
+    images_per_minute=None,
+    timeout_s=60.0,  # longer than any delay worth simulating
+)
+"""As the shipped catalog writes it, for a catalog that has no sandbox."""
 
 
 def with_sandbox(catalog: Catalog, is_on: Callable[[Upstream], bool]) -> Catalog:
     """Give a sandbox route to each model none of whose routes has an upstream that is on.
 
-    The catalog comes back as it is when it configures no upstream named `sandbox`. The version stays: it is the
-    digest of the file.
+    It leads to the catalog's own sandbox, the upstream of that name, else to one that is added and never fails. The
+    catalog comes back as it is when no model needs it. The version stays: it is the digest of the file.
     """
-    sandbox = catalog.upstreams.get(SANDBOX)
-    if sandbox is None:
+    wanting = {
+        name
+        for name, model in catalog.models.items()
+        if not any(is_on(route.upstream) for route in model.routes)
+    }
+    if not wanting:
         return catalog
+    sandbox = _sandbox_of(catalog)
     models = {
-        name: model
-        if any(is_on(route.upstream) for route in model.routes)
-        else replace(model, routes=(*model.routes, _sandbox_route(model, sandbox)))
+        name: replace(model, routes=(*model.routes, _sandbox_route(model, sandbox)))
+        if name in wanting
+        else model
         for name, model in catalog.models.items()
     }
-    return replace(catalog, models=models)
+    return replace(catalog, models=models, upstreams={**catalog.upstreams, sandbox.name: sandbox})
+
+
+def _sandbox_of(catalog: Catalog) -> Upstream:
+    own = catalog.upstreams.get(SANDBOX)
+    if own is not None and own.adapter == SANDBOX:
+        return own
+    names = chain((SANDBOX,), (f"{SANDBOX}-{number}" for number in count(2)))
+    return replace(_BUILT_IN, name=next(name for name in names if name not in catalog.upstreams))
 
 
 def _sandbox_route(model: Model, sandbox: Upstream) -> Route:

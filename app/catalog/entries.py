@@ -201,10 +201,13 @@ class Model:
     created: int
     """Unix seconds, as OpenAI's model list has it."""
     shutdown_date: date | None
+    """When its vendor takes it away; None: nothing is announced."""
     capabilities: Capabilities
     tokens: TokenRule | None
     routing: Routing
     routes: tuple[Route, ...]
+    deprecation_date: date | None = None
+    """Since when the shutdown is announced; None: since a day that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -209,11 +209,19 @@ def _model(name: str, section: Section, upstreams: Mapping[str, Upstream], taken
         owned_by=section.text("owned_by", "system"),
         created=section.integer("created", 0, low=0, high=10_000_000_000),
         shutdown_date=_date(section, "shutdown_date"),
+        deprecation_date=_date(section, "deprecation_date"),
         capabilities=capabilities,
         tokens=_token_rule(section.section("tokens"), capabilities),
         routing=_routing(section.section("routing")),
         routes=_routes(section, upstreams, capabilities),
     )
+    if model.deprecation_date is not None and (
+        model.shutdown_date is None or model.deprecation_date > model.shutdown_date
+    ):
+        problem = "is a date after which no `shutdown_date` comes."
+        section.note(
+            "deprecation_date", problem, "Write the day of the announcement, and the later one of the end."
+        )
     section.close()
     return model
 

@@ -62,6 +62,7 @@ class Allowance:
 
         Raises:
             RateLimitExceeded: there were too many within a minute.
+            RateTooSmall: they are too many for any minute; the request counts no more, either.
         """
         if not terms.limits_images:
             return counted

@@ -192,7 +192,8 @@ class JobService:
         Raises:
             GatewayError: nothing can serve the request; its code and parameter say why.
             ModelNotAllowed: the team or the key is limited to other models.
-            RateLimitExceeded: too many requests or pictures within a minute, or jobs at once.
+            RateLimitExceeded: too many requests or pictures within a minute, or jobs at once; `RateTooSmall` where
+                the request alone asks for more pictures than a minute may have.
             QueueFull: too many jobs of the team wait.
             InsufficientQuota: a budget has no room for the request.
             IdempotencyKeyReused: the key stands for another request.
@@ -432,7 +433,7 @@ class JobService:
         """
         async with self._database.reading() as connection:
             if after is not None:
-                await self._found(connection, after, team_id)
+                await self._found(connection, after, team_id, param="after")
             found = await repository.list_jobs(
                 connection,
                 team_id,
@@ -608,10 +609,10 @@ class JobService:
         self._stopping.set()
 
     @staticmethod
-    async def _found(connection: Connection, job_id: str, team_id: str | None) -> Job:
+    async def _found(connection: Connection, job_id: str, team_id: str | None, *, param: str = "id") -> Job:
         job = await repository.find(connection, job_id, team_id=team_id)
         if job is None:
-            raise _no_such_job(job_id)
+            raise _no_such_job(job_id, param)
         return job
 
     @staticmethod
@@ -647,8 +648,8 @@ async def _hand_on_inputs(connection: Connection, job: Job) -> None:
         )
 
 
-def _no_such_job(job_id: str) -> JobNotFound:
-    return JobNotFound(f"There is no job {job_id!r}.", param="id")
+def _no_such_job(job_id: str, param: str = "id") -> JobNotFound:
+    return JobNotFound(f"There is no job {job_id!r}.", param=param)
 
 
 async def _first_of(*signals: asyncio.Event, timeout_s: float | None) -> None:

@@ -95,6 +95,34 @@ async def test_pictures_count_by_their_number_and_only_when_they_become_a_job(of
     assert [answer.status_code for answer in (first, replayed, other)] == [202, 202, 429]
 
 
+async def test_more_pictures_than_any_minute_has_are_refused_for_good_and_not_counted(office: Office) -> None:
+    await _limit(office, requests_per_minute=2, images_per_minute=2)
+    for _ in range(3):
+        refused = await office.team.post(GENERATIONS, json=_boat(3))
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"], error["param"]) == (429, "rate_limit_exceeded", "n")
+        assert refused.headers["x-should-retry"] == "false"
+        assert "retry-after" not in refused.headers
+        assert "2 images a minute" in error["message"]
+    made = await office.team.post(GENERATIONS, json=_boat(2))
+    assert (made.status_code, _rates(made)["remaining-requests"]) == (202, "1")
+
+
+async def test_a_job_outlives_the_rate_that_it_would_exceed_by_now(office: Office) -> None:
+    again = {"idempotency-key": "once"}
+    first = await office.team.post(GENERATIONS, json=_boat(3), headers=again)
+    await _limit(office, images_per_minute=2)
+    replayed = await office.team.post(GENERATIONS, json=_boat(3), headers=again)
+    assert (replayed.status_code, replayed.json()["id"]) == (202, first.json()["id"])
+
+
+async def test_one_a_minute_is_said_in_the_singular(office: Office) -> None:
+    await _limit(office, requests_per_minute=1)
+    answers = [await office.team.post(GENERATIONS, json=_boat(prompt=str(turn))) for turn in range(2)]
+    message = answers[-1].json()["error"]["message"]
+    assert message.startswith("This team may ask for 1 request a minute, and none is left. Try again in ")
+
+
 async def test_a_spent_budget_is_never_retried(office: Office) -> None:
     await _limit(office, budget_month_usd="0")
     refused = await office.team.post(GENERATIONS, json=_boat())

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from app.accounts.service import Accounts
-from app.api import chat, edits, files, generations, health, imarouter, jobs, models, variations
+from app.api import chat, edits, files, generations, health, imarouter, jobs, models, uploads, variations
 from app.api.answers import Answers
 from app.api.application import create_app
 from app.api.deadlines import DeadlineH11
@@ -202,14 +202,15 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
         answers = Answers(service, storage, renderer, sync_timeout_s=sync_timeout_s, heartbeat_s=heartbeat_s)
         routers = [
             health.router({}, tuple),
-            generations.router(service, answers),
-            edits.router(service, answers, inputs, limits),
+            generations.router(service, answers, catalog),
+            edits.router(service, answers, inputs, limits, catalog),
             chat.router(service, answers, inputs, limits, catalog),
             imarouter.router(service, renderer, inputs, limits, catalog),
             variations.router(),
             jobs.router(service, answers, renderer, catalog),
             models.router(catalog, routes),
             files.router(Files(database, storage, signer), storage),
+            uploads.router(Files(database, storage, signer), inputs, limits),
         ]
         return create_app(routers, accounts, version="0.1.0")
 

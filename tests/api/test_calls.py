@@ -1,5 +1,6 @@
 """What a call says about itself besides the picture."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,8 +21,13 @@ def options(**headers: str) -> CallOptions:
     [
         ("600", 595),
         ("900", 600),
-        ("10", 600),
-        ("10.5", 5.5),
+        ("60", 55),
+        ("10", 8),
+        ("5", 4),
+        ("2", 1.6),
+        ("1", 0.7),
+        ("0.4", 0.2),
+        ("0", 600),
         ("None", 600),
         ("-1", 600),
         ("nan", 600),
@@ -29,7 +35,20 @@ def options(**headers: str) -> CallOptions:
     ],
 )
 def test_a_caller_is_held_no_longer_than_its_sdk_listens(announced: str, hold_s: float) -> None:
-    assert options(x_stainless_read_timeout=announced).hold_s(600) == hold_s
+    assert options(x_stainless_read_timeout=announced).hold_s(600) == pytest.approx(hold_s, abs=0.05)
+
+
+def test_the_node_client_announces_it_under_another_name() -> None:
+    assert options(x_stainless_timeout="5").hold_s(600) == pytest.approx(4, abs=0.05)
+    both = options(x_stainless_timeout="600", x_stainless_read_timeout="60")
+    assert both.hold_s(600) == pytest.approx(55, abs=0.05)
+
+
+def test_what_a_call_has_waited_already_is_taken_off() -> None:
+    call = options(x_stainless_read_timeout="2")
+    late = replace(call, received_at=call.received_at - 1)
+    assert late.hold_s(600) == pytest.approx(0.6, abs=0.05)
+    assert replace(call, received_at=call.received_at - 9).hold_s(600) == 0
 
 
 def test_a_caller_that_announces_nothing_is_held_as_long_as_we_like() -> None:

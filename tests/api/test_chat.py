@@ -163,9 +163,29 @@ async def test_the_configured_shape_becomes_a_size(
 
 
 async def test_what_every_chat_sdk_sends_has_no_effect(gateway: Gateway, client: httpx2.AsyncClient) -> None:
-    usual = {"temperature": 0.7, "max_tokens": 100, "top_p": 1, "stop": None, "store": False}
+    usual: dict[str, Any] = {
+        "temperature": 0.7, "max_tokens": 100, "top_p": 1, "stop": None, "store": False, "seed": 7,
+        "response_format": {"type": "text"}, "tools": [], "tool_choice": "none", "logprobs": False,
+        "service_tier": "auto", "reasoning_effort": "low", "prompt_cache_key": "a", "metadata": {"a": "b"},
+    }  # fmt: skip
     wanted = await request_of(gateway, client, {**HELLO, **usual, "quality": "low"})
     assert (wanted.quality, wanted.extra) == ("low", {})
+
+
+async def test_a_file_of_the_team_can_be_edited(gateway: Gateway, client: httpx2.AsyncClient) -> None:
+    await made(gateway, client, HELLO)
+    (job,) = (await client.get("/v1/jobs")).json()["data"]
+    file_id = httpx2.URL(job["unsigned_urls"][0]).path.split("/")[-2]
+    parts = [
+        {"type": "file", "file": {"file_id": file_id}},
+        {"type": "file", "file": {"file_data": DATA_URL}},
+    ]
+    wanted = await request_of(gateway, client, said({"type": "text", "text": "make it snow"}, *parts))
+    assert (wanted.operation, len(wanted.images)) == (Operation.EDIT, 2)
+    absent = said({"type": "text", "text": "a"}, {"type": "file", "file": {"file_id": "file_0"}})
+    answer = await client.post(PATH, json=absent)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "file_not_found")
+    assert answer.json()["error"]["param"] == "messages[0].content[1].file.file_id"
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
@@ -174,7 +194,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({**HELLO, "messages": "Hello"}, "invalid_value", "messages"),
     ({**HELLO, "messages": [{"role": "poet", "content": "a"}]}, "invalid_value", "messages[0]"),
     ({**HELLO, "messages": [{"role": "user", "content": 7}]}, "invalid_value", "messages[0].content"),
-    ({**HELLO, "messages": [{"role": "user", "content": ""}]}, "missing_required_parameter", "prompt"),
+    ({**HELLO, "messages": [{"role": "user", "content": ""}]}, "missing_required_parameter", "messages"),
+    (said({"type": "image_url", "image_url": {"url": DATA_URL}}), "missing_required_parameter", "messages"),
+    (
+        said({"type": "text", "text": "a"}, {"type": "file", "file": {"file_id": ""}}),
+        "invalid_value",
+        "messages[0].content[1]",
+    ),
     (said({"type": "input_audio"}), "invalid_value", "messages[0].content[0]"),
     (
         said({"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": 7}}),
@@ -182,8 +208,14 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         "messages[0].content[1].image_url.url",
     ),
     ({"messages": HELLO["messages"]}, "missing_required_parameter", "model"),
-    ({**HELLO, "tools": []}, "unknown_parameter", "tools"),
-    ({**HELLO, "seed": 7}, "unknown_parameter", "seed"),
+    ({**HELLO, "tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
+    ({**HELLO, "tool_choice": "required"}, "unsupported_parameter", "tool_choice"),
+    ({**HELLO, "response_format": {"type": "json_object"}}, "unsupported_parameter", "response_format"),
+    ({**HELLO, "logprobs": True}, "unsupported_parameter", "logprobs"),
+    ({**HELLO, "logprobs": 0}, "unsupported_parameter", "logprobs"),
+    ({**HELLO, "top_logprobs": False}, "unsupported_parameter", "top_logprobs"),
+    ({**HELLO, "service_tier": "priority"}, "unsupported_parameter", "service_tier"),
+    ({**HELLO, "web_search_options": {}}, "unknown_parameter", "web_search_options"),
     ({**HELLO, "modalities": ["text"]}, "invalid_value", "modalities"),
     ({**HELLO, "modalities": ["image", "audio"]}, "invalid_value", "modalities"),
     ({**HELLO, "image_config": {"aspect_ratio": "7:1"}}, "invalid_value", "aspect_ratio"),

@@ -165,6 +165,38 @@ async def test_every_parameter_reaches_the_vendor_and_unknown_ones_as_well(
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "new_feature")
 
 
+async def test_a_form_is_read_however_its_client_writes_files_and_metadata(
+    house: OpenHouse, vendor: OpenAi
+) -> None:
+    bare = File(JPEG, media_type=None, filename=None)
+    async with house(vendor) as running:
+        answer = await post_form(
+            running, *TEXTS, ("metadata", '{"order": "17"}'), ("image[1]", File(PNG)), ("image[0]", bare)
+        )
+        assert answer.status_code == 200, answer.text
+        assert [opened(upload.content).format for upload in sent(vendor)["files"]] == ["JPEG", "PNG"]
+        job = (await running.client.get(f"/v1/jobs/{answer.headers['x-darkroom-job-id']}")).json()
+        assert job["metadata"] == {"order": "17"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("metadata", "order=17")],
+        [("metadata", "[]")],
+        [("metadata", '{"order": 17}')],
+        [("metadata", '{"order": "17"}'), ("metadata[page]", "1")],
+    ],
+)
+async def test_metadata_that_is_no_object_is_refused_by_name(
+    house: OpenHouse, vendor: OpenAi, fields: list[tuple[str, str]]
+) -> None:
+    async with house(vendor) as running:
+        answer = await post_form(running, *TEXTS, *fields, ("image", File(PNG)))
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "metadata")
+        assert vendor.ledger.on("purchase") == []
+
+
 async def test_json_takes_data_urls_small_and_huge(house: OpenHouse, vendor: OpenAi) -> None:
     huge = saved(noise(1500, 1000), "PNG")
     assert len(huge) > 4_000_000

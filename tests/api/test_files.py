@@ -34,9 +34,17 @@ async def test_a_team_looks_at_its_file(client: httpx2.AsyncClient, picture: Ass
         "created_at": int(picture.created_at.timestamp()),
         "expires_at": int(picture.expires_at.timestamp()),
         "filename": f"{picture.id}.png",
-        "purpose": "vision",
+        "purpose": "assistants_output",
         "status": "processed",
     }
+
+
+async def test_what_jobs_made_is_told_from_what_was_uploaded(
+    client: httpx2.AsyncClient, picture: Asset
+) -> None:
+    for query, expected in (("", 1), ("purpose=assistants_output", 1), ("purpose=vision", 0)):
+        found = (await client.get(f"/v1/files?{query}")).json()["data"]
+        assert [item["id"] for item in found] == [picture.id] * expected, query
 
 
 async def test_a_file_comes_with_everything_that_keeps_a_browser_safe(

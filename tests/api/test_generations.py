@@ -119,12 +119,13 @@ async def test_every_parameter_reaches_the_job(gateway: Gateway, client: httpx2.
     [
         ("x-darkroom-priority", "low", ("priority", 2)),
         ("x-darkroom-metadata", '{"album": "one"}', ("metadata", {"album": "one"})),
+        ("x-darkroom-metadata", '{"album": "été"}', ("metadata", {"album": "été"})),
     ],
 )
 async def test_options_can_come_as_headers(
     gateway: Gateway, client: httpx2.AsyncClient, name: str, value: str, stored: tuple[str, Any]
 ) -> None:
-    answer = await client.post(f"{PATH}?async=true", json=PLAIN, headers={name: value})
+    answer = await client.post(f"{PATH}?async=true", json=PLAIN, headers={name.encode(): value.encode()})
     job = (await gateway.jobs.view(answer.json()["id"], None)).job
     assert getattr(job, stored[0]) == stored[1]
 
@@ -204,6 +205,10 @@ async def test_a_bad_request_is_told_what_is_wrong(
         ({"x-darkroom-priority": "urgent"}, "priority"),
         ({"x-darkroom-cancel-after-s": "soon"}, "cancel_after_s"),
         ({"x-darkroom-metadata": '{"a": 1}'}, "metadata"),
+        ({"x-darkroom-metadata": "album=one"}, "metadata"),
+        ({"x-darkroom-metadata": '["album"]'}, "metadata"),
+        ({"x-darkroom-metadata": '{"a": "1", "a": "2"}'}, "metadata"),
+        ({"x-darkroom-metadata": '{"a": "é"}'.encode("latin-1")}, "metadata"),
     ],
 )
 async def test_bad_headers_are_refused(
@@ -222,6 +227,39 @@ async def test_an_unknown_parameter_that_no_route_passes_on_is_refused(client: h
     answer = await asked(client, {**PLAIN, "model": "gpt-image-1", "novelty": 1})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, "unsupported_parameter", "novelty")
+
+
+async def test_the_body_can_ask_for_the_job_too(gateway: Gateway, client: httpx2.AsyncClient) -> None:
+    key = {"idempotency_key": "order-1"}
+    answer = await asked(client, {**PLAIN, "async": True}, **key)
+    assert (answer.status_code, answer.json()["object"]) == (202, "image_job")
+    job = (await gateway.jobs.view(answer.json()["id"], None)).job
+    assert job.request.extra == {}
+    again = await client.post(f"{PATH}?async=true", json=PLAIN, headers={"idempotency-key": "order-1"})
+    assert again.json()["id"] == answer.json()["id"]
+
+
+@pytest.mark.parametrize(
+    "query,body",
+    [
+        ("", {"async": "yes"}),
+        ("", {"async": True, "stream": True}),
+        ("?async=true", {"async": False}),
+        ("?async=false", {"async": True}),
+    ],
+)
+async def test_async_must_be_clear(client: httpx2.AsyncClient, query: str, body: dict[str, Any]) -> None:
+    answer = await client.post(f"{PATH}{query}", json={**PLAIN, **body})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "invalid_value", "async")
+
+
+async def test_a_body_beyond_the_bound_is_told_which_bound_it_is(client: httpx2.AsyncClient) -> None:
+    answer = await asked(client, {**PLAIN, "note": "x" * 1_100_000})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+    message = answer.json()["error"]["message"]
+    assert "1048576 bytes" in message
+    assert "DARKROOM_MAX_BODY_BYTES" in message
 
 
 async def test_async_is_a_yes_or_a_no(client: httpx2.AsyncClient) -> None:

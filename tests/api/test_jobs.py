@@ -192,7 +192,11 @@ async def test_lists_are_filtered(
         ("limit=ten", 400, "limit"),
         ("status=done", 400, "status"),
         ('metadata["]=x', 400, "metadata"),
-        ("after=job_0", 404, "id"),
+        ("after=job_0", 404, "after"),
+        ("metadata=one", 400, "metadata"),
+        ("metadata[]=one", 400, "metadata"),
+        ("metadata.album=one", 400, "metadata.album"),
+        ("state=queued", 400, "state"),
     ],
 )
 async def test_bad_filters_are_refused(
@@ -288,7 +292,14 @@ async def test_content_leads_to_the_picture(
 
 @pytest.mark.parametrize(
     "index,status,code",
-    [("2", 404, "not_found"), ("-1", 400, "invalid_value"), ("x", 400, "invalid_value")],
+    [
+        ("2", 404, "not_found"),
+        ("-1", 404, "not_found"),
+        ("9" * 30, 404, "not_found"),
+        ("x", 400, "invalid_value"),
+        ("1.0", 400, "invalid_value"),
+        ("", 400, "invalid_value"),
+    ],
 )
 async def test_an_index_out_of_range(
     gateway: Gateway, client: httpx2.AsyncClient, index: str, status: int, code: str
@@ -344,3 +355,14 @@ async def test_a_watcher_that_comes_back_is_told_only_what_it_missed(
     missed = events_of((await client.get(f"/v1/jobs/{job_id}/events", headers=headers)).text)
     assert [name for name, _, _ in missed] == ["job.final"]
     assert missed == everything[-1:]
+
+
+async def test_a_watcher_that_has_seen_the_end_is_told_not_to_come_back(
+    gateway: Gateway, client: httpx2.AsyncClient
+) -> None:
+    job_id = await submitted(client)
+    path = f"/v1/jobs/{job_id}/events"
+    await gateway.worker.finish()
+    _, last, _ = events_of((await client.get(path)).text)[-1]
+    answer = await client.get(path, headers={"last-event-id": "-".join(map(str, last))})
+    assert (answer.status_code, answer.content) == (204, b"")

@@ -11,13 +11,14 @@ from app.api.application import create_app
 from app.api.health import Check
 from app.assets.errors import StorageUnavailable
 from app.db.engine import StoreUnavailable
-from tests.api.parts import known_accounts
+from tests.api.parts import AUTHORIZED, known_accounts
 from tests.catalog.shipped import shipped
 
 
 async def test_every_model_is_listed_as_openai_lists_it(client: httpx2.AsyncClient) -> None:
     body = (await client.get("/v1/models")).json()
-    assert body["object"] == "list"
+    assert (body["object"], body["has_more"]) == ("list", False)
+    assert (body["first_id"], body["last_id"]) == (body["data"][0]["id"], body["data"][-1]["id"])
     assert [item["id"] for item in body["data"]] == list(shipped().models)
     for item in body["data"]:
         assert item["object"] == "model"
@@ -34,6 +35,46 @@ async def test_a_model_tells_who_makes_it_at_what_price(client: httpx2.AsyncClie
     assert openai["model"] == "gpt-image-2"
     assert openai["prices"]["per_million_tokens"]["image_output"] == "30"
     assert openai["supports"]["unknown_parameters"] is True
+
+
+async def test_models_come_in_pages_for_those_who_ask(client: httpx2.AsyncClient) -> None:
+    names = list(shipped().models)
+    first = (await client.get("/v1/models?limit=2")).json()
+    assert ([item["id"] for item in first["data"]], first["has_more"]) == (names[:2], True)
+    rest = (await client.get("/v1/models", params={"after": first["last_id"]})).json()
+    assert ([item["id"] for item in rest["data"]], rest["has_more"]) == (names[2:], False)
+    end = (await client.get("/v1/models", params={"after": names[-1]})).json()
+    assert (end["data"], end["first_id"], end["last_id"]) == ([], None, None)
+
+
+@pytest.mark.parametrize(
+    "query,status,code",
+    [
+        ("limit=0", 400, "invalid_value"),
+        ("limit=-1", 400, "invalid_value"),
+        ("limit=many", 400, "invalid_value"),
+        ("limit=", 400, "invalid_value"),
+        ("after=nobody", 404, "model_not_found"),
+    ],
+)
+async def test_a_page_that_is_none_is_refused_by_name(
+    client: httpx2.AsyncClient, query: str, status: int, code: str
+) -> None:
+    answer = await client.get(f"/v1/models?{query}")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (status, code, query.partition("=")[0])
+
+
+async def test_the_list_is_found_with_a_slash_behind_it_too(client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/v1/models/")).json() == (await client.get("/v1/models")).json()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/v1/models/gpt-image-2"])
+async def test_whoever_only_knocks_is_answered(address: str, path: str) -> None:
+    async with httpx2.AsyncClient(base_url=address, headers=AUTHORIZED) as remote:
+        answer = await remote.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["content-length"]) > 0
 
 
 async def test_a_name_may_hold_a_slash(client: httpx2.AsyncClient) -> None:

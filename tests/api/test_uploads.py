@@ -65,6 +65,65 @@ async def test_files_are_listed_newest_first_and_page_by_page(house: House) -> N
     assert (await house.client.get("/v1/files", params={"purpose": "vision"})).json()["data"] == []
 
 
+async def test_files_are_listed_in_either_order(house: House) -> None:
+    ids = [(await house.sdk.files.create(file=(f"{n}.png", PNG), purpose="vision")).id for n in range(3)]
+    assert [item.id async for item in house.sdk.files.list(limit=2, order="asc")] == ids
+    assert [item.id async for item in house.sdk.files.list(limit=2, order="desc")] == ids[::-1]
+    assert [item.id async for item in house.sdk.files.list(limit=10_000)] == ids[::-1]
+
+
+@pytest.mark.parametrize(
+    "query, status, param",
+    [
+        ("limit=10001", 400, "limit"),
+        ("order=up", 400, "order"),
+        ("purpose=batch", 400, "purpose"),
+        ("after=file_0", 404, "after"),
+        ("status=processed", 400, "status"),
+    ],
+)
+async def test_bad_filters_are_refused_by_name(house: House, query: str, status: int, param: str) -> None:
+    answer = await house.client.get(f"/v1/files?{query}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
+
+
+async def test_a_client_says_how_long_its_file_is_kept(house: House) -> None:
+    made = await house.sdk.files.create(
+        file=("a.png", PNG), purpose="vision", expires_after={"anchor": "created_at", "seconds": 7200}
+    )
+    assert made.expires_at is not None
+    assert abs(made.expires_at - made.created_at - 7200) <= 1
+
+
+@pytest.mark.parametrize(
+    "given, code, param",
+    [
+        ({"seconds": "7200"}, "missing_required_parameter", "expires_after[anchor]"),
+        ({"anchor": "created_at"}, "missing_required_parameter", "expires_after[seconds]"),
+        ({"anchor": "now", "seconds": "7200"}, "invalid_value", "expires_after[anchor]"),
+        ({"anchor": "created_at", "seconds": "3599"}, "invalid_value", "expires_after[seconds]"),
+        ({"anchor": "created_at", "seconds": "2592001"}, "invalid_value", "expires_after[seconds]"),
+        ({"anchor": "created_at", "seconds": "soon"}, "invalid_value", "expires_after[seconds]"),
+    ],
+)
+async def test_a_life_that_cannot_be_is_refused_by_name(
+    house: House, given: dict[str, str], code: str, param: str
+) -> None:
+    fields = [(f"expires_after[{name}]", value) for name, value in given.items()]
+    answer = await post(house, ("file", File(PNG)), ("purpose", "vision"), *fields)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, code, param)
+    assert await house.stored() == []
+
+
+async def test_an_upload_as_json_is_told_what_to_send(house: House) -> None:
+    answer = await house.client.post("/v1/files", json={"purpose": "vision"})
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 400
+    assert "multipart/form-data" in message
+    assert message.count("application/json") == 1
+
+
 async def test_what_a_file_tells_of_its_owner_is_not_kept(house: House) -> None:
     made = await house.sdk.files.create(file=("a.jpg", SAMPLES["jpeg-grey-exif"]), purpose="vision")
     assert b"telephones" not in (await house.sdk.files.content(made.id)).content

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from app.catalog.embedded import with_sandbox
-from app.catalog.entries import Upstream
+from app.catalog.entries import Catalog, Upstream
 from app.catalog.pricing import actual, estimate, upper_bound
 from app.domain.money import Certainty
 from tests.catalog.shipped import A_REQUEST, shipped
@@ -29,11 +29,35 @@ def test_a_model_that_a_key_can_buy_is_left_alone() -> None:
     assert catalog.models["chatgpt-image-latest"].routes[-1].upstream.name == "sandbox"
 
 
-def test_a_catalog_without_a_sandbox_comes_back_as_it_is() -> None:
-    bare = replace(
+def bare() -> Catalog:
+    """The shipped catalog without its sandbox."""
+    return replace(
         shipped(), upstreams={name: up for name, up in shipped().upstreams.items() if name != "sandbox"}
     )
-    assert with_sandbox(bare, needs_no_key) is bare
+
+
+def test_a_catalog_without_a_sandbox_is_given_one() -> None:
+    catalog = with_sandbox(bare(), needs_no_key)
+    assert catalog.upstreams["sandbox"] == shipped().upstreams["sandbox"]
+    assert {model.routes[-1].upstream.adapter for model in catalog.models.values()} == {"sandbox"}
+
+
+def test_a_catalog_that_keys_can_buy_all_of_comes_back_as_it_is() -> None:
+    catalog = bare()
+    assert with_sandbox(catalog, lambda _: True) is catalog
+
+
+def test_a_sandbox_of_another_name_may_be_made_to_fail_so_it_does_not_stand_in() -> None:
+    flaky = replace(shipped().upstreams["sandbox"], name="flaky")
+    catalog = with_sandbox(replace(bare(), upstreams={**bare().upstreams, "flaky": flaky}), needs_no_key)
+    assert catalog.models["gpt-image-2"].routes[-1].upstream.name == "sandbox"
+
+
+def test_a_vendor_called_sandbox_keeps_its_name() -> None:
+    vendor = replace(shipped().upstreams["openai"], name="sandbox")
+    catalog = with_sandbox(replace(bare(), upstreams={**bare().upstreams, "sandbox": vendor}), needs_no_key)
+    assert catalog.upstreams["sandbox"] is vendor
+    assert catalog.models["gpt-image-2"].routes[-1].upstream.name == "sandbox-2"
 
 
 def test_placeholder_pictures_cost_a_known_zero() -> None:

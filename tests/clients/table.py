@@ -52,12 +52,18 @@ has no such thing. This page is written by `python -m tests.clients.table` and c
 _NOTES: Final = """## What to know
 
 - Every client changes its address and its key, and nothing else.
+- A client that announces its read timeout, as OpenAI's do, is answered shortly before with 504 `job_still_running`; its
+  own retries then go on waiting for the same job. A timeout of two seconds works, with enough retries.
 - A streamed picture's `usage` is null when the vendor reported none; nothing is made up.
 - `n` pictures of a chat completion are `n` choices. `content` shows a picture by a signed link, `images` hold it.
 - Chat completions take these parameters without effect, because SDKs send them whatever the model is:
   `frequency_penalty`, `logit_bias`, `max_completion_tokens`, `max_tokens`, `parallel_tool_calls`, `presence_penalty`,
-  `stop`, `store`, `temperature` and `top_p`. Any other one that an image model cannot honour, such as `tools` or
-  `seed`, is refused with `unknown_parameter`.
+  `prompt_cache_key`, `prompt_cache_retention`, `reasoning_effort`, `seed`, `stop`, `store`, `temperature`, `top_p` and
+  `verbosity`. Others are taken where they ask for nothing: `tools` and `functions` that are empty, `tool_choice` and
+  `function_call` as `none` or `auto`, `response_format` as text, `logprobs` as false, `service_tier` as `auto` or
+  `default`; with any other value they are refused with `unsupported_parameter`, and names that chat completions do not
+  have with `unknown_parameter`.
+- A picture to edit is a part `image_url`, or `file` with a `file_id` of `POST /v1/files`, or with `file_data`.
 - LangChain's image tool of `langchain-community` reads links and cannot ask for them, so it works with no GPT image
   model, at OpenAI neither; its chat model shows the pictures.
 - Of a conversation, the last message of the role `user` is the prompt; what stands before it is not read.

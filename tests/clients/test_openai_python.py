@@ -136,3 +136,30 @@ async def test_errors_are_the_sdks_own(house: House) -> None:
 async def test_models_are_listed(house: House) -> None:
     assert MODEL in [model.id async for model in house.sdk.models.list()]
     assert (await house.sdk.models.retrieve(f"openai/{MODEL}")).id == MODEL
+
+
+async def test_an_impatient_client_polls_by_its_own_retries(slow_house: House) -> None:
+    async with openai.AsyncOpenAI(
+        base_url=slow_house.base_url, api_key=API_KEY, timeout=2, max_retries=5
+    ) as client:
+        answer = await client.images.generate(model=MODEL, prompt="a boat", size="1024x1024")
+    assert looked_at_base64((answer.data or [])[0].b64_json) == ("PNG", (1024, 1024))
+    (job,) = (await slow_house.client.get("/v1/jobs")).json()["data"]
+    assert [item["outcome"] for item in job["attempts"]] == ["succeeded"]
+
+
+async def test_a_short_read_timeout_is_answered_before_it_is_over(slow_house: House) -> None:
+    answer = await slow_house.client.post(
+        "/v1/images/generations",
+        json={"model": MODEL, "prompt": "a boat"},
+        headers={"x-stainless-read-timeout": "1"},
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "job_still_running")
+    assert answer.headers["x-should-retry"] == "true"
+    job_id = answer.headers["x-darkroom-job-id"]
+    assert (await slow_house.client.get(f"/v1/jobs/{job_id}?wait=30")).json()["status"] == "succeeded"
+
+
+async def test_a_first_request_works_although_nobody_has_a_key(bare_house: House) -> None:
+    answer = await bare_house.sdk.images.generate(model="gpt-image-1", prompt="a boat", size="1024x1024")
+    assert looked_at_base64((answer.data or [])[0].b64_json) == ("PNG", (1024, 1024))

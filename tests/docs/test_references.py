@@ -228,9 +228,10 @@ def raised() -> dict[tuple[str, int], bool | None]:
     """Every code and status that a client can meet, with whether to retry; None where that depends."""
     for module in pkgutil.walk_packages(app.__path__, f"{app.__name__}."):
         importlib.import_module(module.name)
-    found: dict[tuple[str, int], bool | None] = {
-        (kind.code, kind.status): kind.should_retry for kind in descendants(GatewayError)
-    }
+    found: dict[tuple[str, int], bool | None] = {}
+    for kind in descendants(GatewayError):
+        error = (kind.code, kind.status)
+        found[error] = kind.should_retry if found.get(error, kind.should_retry) == kind.should_retry else None
     # Some are rendered without being raised by us: the framework's own, and bugs.
     for node in ast.walk(ast.parse(Path(api_errors.__file__).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
