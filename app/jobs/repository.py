@@ -115,19 +115,21 @@ _SERIALISE: Final = built_once(
 )
 
 
-_LATER: Final = {
-    name: from_now(bindparam(name, type_=Float()))
-    for name in ("deadline_s", "ttl_s", "held_s", "outcome_due_s")
-}
-
-
 async def insert_job(
-    connection: Connection, values: Mapping[str, Any], *, deadline_s: float, ttl_s: float, held_s: float
+    connection: Connection,
+    values: Mapping[str, Any],
+    *,
+    deadline_s: float,
+    ttl_s: float,
+    held_s: float,
+    cancel_after_s: float | None = None,
 ) -> Job | None:
     """Write a new queued job; None when its id is there already (our COMMIT had landed)."""
     row = {**values, "status": Status.QUEUED.value}
-    times = {"deadline_s": deadline_s, "ttl_s": ttl_s, "held_s": held_s}
-    statement = _insert_job(tuple(row), is_sqlite=connection.dialect.name == "sqlite")
+    times = {"deadline_at": deadline_s, "expires_at": ttl_s, "waited_until": held_s}
+    if cancel_after_s is not None:
+        times["cancel_at"] = cancel_after_s
+    statement = _insert_job(tuple(row), tuple(times), is_sqlite=connection.dialect.name == "sqlite")
     written = (await connection.execute(statement, row | times)).first()
     if written is None:
         return None
@@ -142,14 +144,10 @@ async def insert_job(
 
 
 @cache
-def _insert_job(names: Sequence[str], *, is_sqlite: bool) -> Executable:
+def _insert_job(names: Sequence[str], times: Sequence[str], *, is_sqlite: bool) -> Executable:
     upsert = upsert_on_sqlite if is_sqlite else upsert_on_postgres
     row: dict[str, Any] = {name: bindparam(name, type_=jobs.c[name].type) for name in names}
-    row |= {
-        "deadline_at": _LATER["deadline_s"],
-        "expires_at": _LATER["ttl_s"],
-        "waited_until": _LATER["held_s"],
-    }
+    row |= {name: from_now(bindparam(name, type_=Float())) for name in times}
     return built_once(upsert(jobs).values(row).on_conflict_do_nothing().returning(*jobs.c))
 
 

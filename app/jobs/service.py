@@ -15,7 +15,6 @@ from app.assets.records import Asset, AssetKind, Picture
 from app.assets.repository import assets_of_jobs, hand_on_inputs, insert_assets
 from app.db.connection import Connection
 from app.db.engine import Database, StoreUnavailable
-from app.db.types import from_now
 from app.db.witness import Witness, unwitnessed
 from app.domain.errors import GatewayError
 from app.domain.money import Certainty
@@ -262,12 +261,17 @@ class JobService:
             "trace_parent": self._tracing.parent(),
         }
         deadline_s, cancel_after_s = admitted.deadline_s, submission.cancel_after_s
-        if cancel_after_s is not None and cancel_after_s < deadline_s:
-            values["cancel_at"] = from_now(cancel_after_s)
+        if cancel_after_s is not None and cancel_after_s >= deadline_s:
+            cancel_after_s = None
         take = partial(self._allowance.take, terms=terms, in_force=in_force)
         try:
             submitted = await self._insert_surely(
-                submission, values, deadline_s=deadline_s, take=take, witness=witness
+                submission,
+                values,
+                deadline_s=deadline_s,
+                cancel_after_s=cancel_after_s,
+                take=take,
+                witness=witness,
             )
         except GatewayError:
             await self._allowance.give_back_images(taken)
@@ -284,10 +288,19 @@ class JobService:
         values: Mapping[str, object],
         *,
         deadline_s: float,
+        cancel_after_s: float | None,
         take: _Take,
         witness: Witness[Job],
     ) -> Submitted:
-        insert = partial(self._insert, submission, values, deadline_s=deadline_s, take=take, witness=witness)
+        insert = partial(
+            self._insert,
+            submission,
+            values,
+            deadline_s=deadline_s,
+            cancel_after_s=cancel_after_s,
+            take=take,
+            witness=witness,
+        )
         while True:
             submitted = await _surely(insert)
             if submitted is not None:
@@ -302,6 +315,7 @@ class JobService:
         values: Mapping[str, object],
         *,
         deadline_s: float,
+        cancel_after_s: float | None,
         take: _Take,
         witness: Witness[Job],
     ) -> Submitted | None:
@@ -340,7 +354,12 @@ class JobService:
                     retry_after_s=MAINTENANCE_RETRY_S,
                 )
             job = await repository.insert_job(
-                connection, values, deadline_s=deadline_s, ttl_s=self._result_ttl_s, held_s=HELD_S
+                connection,
+                values,
+                deadline_s=deadline_s,
+                ttl_s=self._result_ttl_s,
+                held_s=HELD_S,
+                cancel_after_s=cancel_after_s,
             )
             if job is None:  # our own COMMIT had landed, only its answer was lost
                 job = await self._found(connection, job_id, submission.team_id)

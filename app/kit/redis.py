@@ -46,35 +46,37 @@ class Hints:
         self._send = send
         self._pause_s = pause_s
         self._waiting: dict[str, None] = {}
-        self._sending: asyncio.Task[None] | None = None
+        self._is_sending = False
+        self._task: asyncio.Task[None] | None = None
 
     def add(self, hint: str) -> None:
         """Send a hint soon, once however often it is given until then; never waits and never raises."""
         if len(self._waiting) < _WAITING_AT_MOST:
             self._waiting[hint] = None
-        if self._sending is None:
-            self._sending = asyncio.create_task(self._send_all())
-            self._sending.add_done_callback(self._ended)
+        if not self._is_sending:
+            self._is_sending = True
+            self._task = asyncio.create_task(self._send_all())
 
     async def close(self) -> None:
         """Let what is under way end; it is bounded by its budget."""
         self._pause_s = 0.0
-        if self._sending is not None:
-            await asyncio.wait([self._sending])
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     async def _send_all(self) -> None:
-        while self._waiting:
-            batch, self._waiting = list(self._waiting), {}
-            try:
-                async with asyncio.timeout(_HINT_BUDGET_S):
-                    await self._send(batch)
-            except (RedisError, OSError, TimeoutError) as exc:
-                LOG.debug("hints.dropped", reason=type(exc).__name__, hints=len(batch))
-            if self._pause_s:
-                await asyncio.sleep(self._pause_s)
-
-    def _ended(self, _sending: asyncio.Task[None]) -> None:
-        self._sending = None
+        try:
+            while self._waiting:
+                batch, self._waiting = list(self._waiting), {}
+                try:
+                    async with asyncio.timeout(_HINT_BUDGET_S):
+                        await self._send(batch)
+                except (RedisError, OSError, TimeoutError) as exc:
+                    LOG.debug("hints.dropped", reason=type(exc).__name__, hints=len(batch))
+                if self._pause_s:
+                    await asyncio.sleep(self._pause_s)
+        finally:
+            # In the same breath as the last look, so that no hint is left behind.
+            self._is_sending = False
 
 
 class RedisEvents(LocalEvents):

@@ -19,32 +19,43 @@ class Together(Generic[Question, Answer]):
         self._work = work
         self._at_most = at_most
         self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
-        self._working: asyncio.Task[None] | None = None
+        self._is_working = False
+        self._task: asyncio.Task[None] | None = None
 
     async def ask(self, question: Question) -> Answer:
         """Have a question answered. Whoever is cancelled while it waits may have been answered all the same."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, answer))
-        if self._working is None:
-            self._working = asyncio.create_task(self._work_off())
-            self._working.add_done_callback(self._ended)
+        if not self._is_working:
+            self._is_working = True
+            self._task = asyncio.create_task(self._work_off())
         return await answer
 
     async def _work_off(self) -> None:
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._at_most))]
-            try:
-                answers = await self._work([question for question, _ in batch])
-            except Exception as exc:  # noqa: BLE001 - it is handed to those who asked
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(exc)
-                continue
-            for (_, answer), given in zip(batch, answers, strict=True):
-                if not answer.done():
-                    answer.set_result(given)
+        try:
+            while self._waiting:
+                await self._work_on([self._waiting.popleft() for _ in range(self._next())])
+        finally:
+            # In the same breath as the last look at the queue, so that nobody is left in it.
+            self._is_working = False
+            for _, answer in self._waiting:  # this task was cancelled
+                answer.cancel()
 
-    def _ended(self, _working: asyncio.Task[None]) -> None:
-        self._working = None
-        for _, answer in self._waiting:  # only when the loop is closing
-            answer.cancel()
+    def _next(self) -> int:
+        return min(len(self._waiting), self._at_most)
+
+    async def _work_on(self, batch: Sequence[tuple[Question, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._work([question for question, _ in batch])
+        except asyncio.CancelledError:
+            for _, answer in batch:
+                answer.cancel()
+            raise
+        except Exception as exc:  # noqa: BLE001 - it is handed to those who asked
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(exc)
+            return
+        for (_, answer), given in zip(batch, answers, strict=True):
+            if not answer.done():
+                answer.set_result(given)

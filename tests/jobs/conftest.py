@@ -41,7 +41,9 @@ class Store:
                 await connection.execute(insert(teams).values(id=team_id, name=name, limits={}))
         return team_id
 
-    async def job(self, team: str = "default", *, n: int = 1, **columns: Any) -> str:
+    async def job(
+        self, team: str = "default", *, n: int = 1, cancel_after_s: float | None = None, **columns: Any
+    ) -> str:
         """Queue a job, and return its id."""
         job_id = new_id("job")
         values: dict[str, Any] = {
@@ -63,7 +65,12 @@ class Store:
         }
         async with self.database.transaction() as connection:
             await repository.insert_job(
-                connection, {**values, **columns}, deadline_s=600.0, ttl_s=3600.0, held_s=10.0
+                connection,
+                {**values, **columns},
+                deadline_s=600.0,
+                ttl_s=3600.0,
+                held_s=10.0,
+                cancel_after_s=cancel_after_s,
             )
         return job_id
 

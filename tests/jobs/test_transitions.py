@@ -9,7 +9,6 @@ from sqlalchemy.exc import DBAPIError
 
 from app.assets.records import AssetKind
 from app.assets.repository import assets_of_jobs
-from app.db.types import from_now
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.domain.money import Certainty
 from app.jobs.lifecycle import AttemptState, Buy, Status
@@ -345,7 +344,7 @@ async def test_a_call_in_flight_at_the_deadline_ends_the_job_and_brings_a_late_p
 
 
 async def test_a_job_is_cancelled_at_its_time_limit_by_its_holder(store: Store) -> None:
-    job_id = await store.job(cancel_at=from_now(60.0))
+    job_id = await store.job(cancel_after_s=60.0)
     job = await store.claim()
     decision = await store.moves.decide(job_id, job.lease_token, max_rounds=4, followed=frozenset())
     assert decision.wake_in_s is not None
@@ -359,7 +358,7 @@ async def test_a_job_is_cancelled_at_its_time_limit_by_its_holder(store: Store) 
 
 
 async def test_a_waiting_job_is_cancelled_at_its_time_limit(store: Store) -> None:
-    job_id = await store.job(cancel_at=from_now(60.0))
+    job_id = await store.job(cancel_after_s=60.0)
     assert await store.moves.call_off() == []
     await store.age(job_id, 61.0)
     assert await store.moves.call_off() == [job_id]

@@ -2,7 +2,6 @@
 
 import pytest
 
-from app.db.types import from_now
 from app.jobs.lifecycle import Status
 from app.jobs.transitions import UNDECIDED_S, Lost
 from tests.jobs.conftest import PRICE, Store
@@ -56,7 +55,7 @@ async def test_a_job_beyond_its_time_limit_is_cancelled_though_its_holder_does_n
     postgres_store: Store,
 ) -> None:
     store = postgres_store
-    job_id = await store.job(cancel_at=from_now(60.0))
+    job_id = await store.job(cancel_after_s=60.0)
     job = await store.claim()
     await store.age(job_id, 62.0)
     await store.moves.renew({job_id: job.lease_token})

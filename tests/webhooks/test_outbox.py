@@ -91,7 +91,7 @@ async def test_a_job_that_asked_nobody_by_its_deadline_has_expired(store: Store)
 
 
 async def test_a_job_beyond_its_time_limit_was_cancelled(store: Store) -> None:
-    job_id = await store.job(webhook_url=HOOK, cancel_at=from_now(60.0))
+    job_id = await store.job(webhook_url=HOOK, cancel_after_s=60.0)
     await store.age(job_id, 61.0)
     await store.moves.call_off()
     assert await events(store) == [(job_id, "job.cancelled")]
