@@ -5,6 +5,7 @@ A process puts its own file in force when it starts, so the last one to start or
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -199,10 +200,10 @@ class Catalogs:
         await self.follow()
 
     async def _until_woken(self) -> None:
-        try:
-            await asyncio.wait_for(self._wake.wait(), _LOOK_EVERY_S)
-        except TimeoutError:
-            return
+        # Not `wait_for`: on Python 3.11 it forgets a cancellation that comes at the moment of waking.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_EVERY_S):
+                await self._wake.wait()
 
     def _put(self, catalog: Catalog) -> None:
         if catalog.version != self._current.get().version:

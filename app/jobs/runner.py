@@ -386,7 +386,9 @@ class Runner:
 
     async def _stopped_within(self, delay_s: float) -> bool:
         try:
-            await asyncio.wait_for(self._work.draining.wait(), delay_s)
+            # Not `wait_for`: on Python 3.11 it forgets a cancellation that comes at the moment of draining.
+            async with asyncio.timeout(delay_s):
+                await self._work.draining.wait()
         except TimeoutError:
             return False
         return True

@@ -115,6 +115,20 @@ async def test_a_signal_reloads_and_a_bad_file_ends_nothing(office: Office) -> N
     assert (await _until(office.parts, good)).version != first
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_process_that_is_woken_while_it_stops_stops(office: Office, turns: int) -> None:
+    following = asyncio.ensure_future(office.parts.catalogs.run())
+    await asyncio.sleep(0.2)
+    office.parts.catalogs.reload_soon()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    following.cancel()
+
+    ended, _ = await asyncio.wait([following], timeout=10)
+
+    assert ended
+
+
 async def test_a_job_keeps_the_catalog_that_it_began_with(office: Office) -> None:
     job = (await office.parts.jobs.view(await office.kitchen.order(), None)).job
     for attempts in range(5, 9):
