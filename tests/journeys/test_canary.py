@@ -22,6 +22,7 @@ import pytest
 from app.db.migrate import upgrade
 from tests.assets.pictures import SAMPLES
 from tests.chaos.cluster import Member
+from tests.collector import Collector, collecting
 from tests.harness.processes import free_port
 from tests.harness.servers import PostgresServer, RedisServer
 from tests.journeys.canaries import (
@@ -39,7 +40,7 @@ from tests.kit.scripted_server import Exchange, ScriptedServer, scripted_server
 from tests.kitchen import catalog_of
 from tests.simulators.openai import OpenAi
 
-pytestmark = [pytest.mark.journey, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.journey, pytest.mark.timeout(480)]
 
 PNG: Final = SAMPLES["png"]
 
@@ -89,11 +90,16 @@ class Stage:
     api: Member
     worker: Member
     base_url: str
+    watched: str
+    """Where the worker tells its metrics."""
+    collector: Collector
     errors: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    command_lines: list[str] = field(default_factory=list)
 
     async def places(self, heard: bytearray) -> list[Place]:
-        """Everywhere to look. What else a process tells the world (metrics, traces) belongs here too."""
+        """Everywhere to look. What else a process tells anybody belongs here too."""
         names = await asyncio.to_thread(file_names_below, self.folder)
         return [
             Place("log of the API", self.api.everything_printed()),
@@ -101,9 +107,10 @@ class Stage:
             Place("log of Redis", self.redis.log),
             Place("log of Postgres", self.postgres.log),
             Place("names of files", names),
-            Place(
-                "command lines", "\n".join(command_line(each.pid or 0) for each in (self.api, self.worker))
-            ),
+            Place("command lines", "\n".join(self.command_lines)),
+            Place("metrics", "\n".join(self.metrics)),
+            Place("traces", "\n".join(body.decode("latin-1") for body in self.collector.requests)),
+            Place("headers of traces", str(self.collector.headers)),
             Place("errors that clients saw", "\n".join(self.errors)),
             Place("outputs of the command", "\n".join(self.outputs)),
             Place("commands to Redis", heard.decode("latin-1")),
@@ -190,7 +197,8 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
             "Redis password": str(urlsplit(redis.url).password),
         }  # fmt: skip
         spare = await closing.enter_async_context(OpenAi(api_key=secret["spare's key"]))
-        port = free_port()
+        collector = await closing.enter_async_context(collecting())
+        port, watched = free_port(), free_port()
         settings = {
             "DARKROOM_CONFIG": str(folder / "gateway.yaml"),
             "DARKROOM_DATABASE_URL": database_url,
@@ -203,6 +211,8 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
             "DARKROOM_LEASE_S": "3",
             "DARKROOM_LOG_LEVEL": "debug",
             "DARKROOM_PORT": str(port),
+            "DARKROOM_WORKER_LISTEN": f"127.0.0.1:{watched}",
+            "DARKROOM_OTLP_ENDPOINT": collector.url,
             "XAIROUTER_TEST_KEY": secret["vendor key"],
             "OPENAI_TEST_KEY": secret["spare's key"],
         }
@@ -216,6 +226,7 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
             folder=folder, postgres=postgres, redis=redis, database_url=database_url, echo=echoing,
             echoes=echoes, spare=spare, receiver=receiver, images=images, secret=secret, api=api,
             worker=worker, base_url=f"http://127.0.0.1:{port}",
+            watched=f"http://127.0.0.1:{watched}", collector=collector,
         )  # fmt: skip
         await closing.enter_async_context(running(api, worker))
         yield stage
@@ -266,11 +277,14 @@ async def test_nothing_that_is_secret_or_private_is_left_behind(stage: Stage) ->
         await _go_wrong(stage, client, anonymous)
         await _use_the_command(stage)
         await _lose_a_worker(stage, client)
-        await _look_around(admin)
+        await _look_around(stage, admin)
         assert stage.receiver.requests, "no webhook was tried"
         assert len(stage.errors) >= 20
+        # What they still have to tell, they tell as they stop.
+        assert [await each.stop() for each in (stage.worker, stage.api)] == [0, 0]
         places = await stage.places(heard)
     assert b"darkroom:events" in heard
+    assert len(stage.collector.spans()) > 100
     # Whoever looks in the wrong place finds nothing: what is kept has to be there.
     leaks = found_in(places, {**stage.secret, **PRIVATE})
     assert sorted(leaks - KEPT.keys()) == []
@@ -450,7 +464,7 @@ async def _lose_a_worker(stage: Stage, client: httpx2.AsyncClient) -> None:
     await client.get(f"{path}/result")
 
 
-async def _look_around(admin: httpx2.AsyncClient) -> None:
+async def _look_around(stage: Stage, admin: httpx2.AsyncClient) -> None:
     """Every list of the operators, read but not searched: they may see what is private."""
     for path in (
         "jobs",
@@ -465,3 +479,8 @@ async def _look_around(admin: httpx2.AsyncClient) -> None:
         assert (
             await admin.get(f"/admin/v1/{path}?{'by=team' if path == 'spend' else ''}")
         ).status_code == 200, path
+    for address in (stage.base_url, stage.watched):
+        told = await admin.get(f"{address}/metrics")
+        assert "darkroom_" in told.text
+        stage.metrics.append(told.text)
+    stage.command_lines += [command_line(each.pid or 0) for each in (stage.api, stage.worker)]
