@@ -45,7 +45,7 @@ _WANTED: Final[Mapping[str, str]] = {
     "port": "a port from 1 to 65535, such as 8080",
     "data_dir": "a folder, such as ./data",
     "sync_timeout_s": "seconds from 1 to 86400, such as 600",
-    "result_ttl_s": "seconds from 60 up, such as 604800 for a week",
+    "result_ttl_s": "seconds from 1 up, such as 604800 for a week",
     "lease_s": "seconds from 3 to 600, such as 30",
     "max_body_bytes": "bytes from 1024 up, such as 200000000",
     "max_image_bytes": "bytes from 1024 up, such as 50000000",
@@ -130,8 +130,8 @@ class Settings(BaseSettings):
     sync_timeout_s: float = Field(default=600, ge=1, le=86_400)
     """Seconds a synchronous caller waits. Pictures take up to 180 s, and OpenAI's SDKs give up after 600."""
 
-    result_ttl_s: float = Field(default=604_800, ge=60)
-    """Seconds that pictures are kept after their job ended. A week: a batch of Friday is collected on Monday."""
+    result_ttl_s: float = Field(default=604_800, ge=1)
+    """Seconds that results are kept, from the request on. A week: a batch of Friday is collected on Monday."""
 
     lease_s: float = Field(default=30, ge=3, le=600)
     """Seconds until the jobs of a worker that went silent are taken over. 30 outlives a long pause of a machine."""

@@ -288,7 +288,7 @@ WRONG = [
     ("DARKROOM_SYNC_TIMEOUT_S", "soon", "seconds"),
     ("DARKROOM_SYNC_TIMEOUT_S", "0", "seconds"),
     ("DARKROOM_SYNC_TIMEOUT_S", "nan", "seconds"),
-    ("DARKROOM_RESULT_TTL_S", "1", "seconds"),
+    ("DARKROOM_RESULT_TTL_S", "0.5", "seconds"),
     ("DARKROOM_LEASE_S", "1", "seconds"),
     ("DARKROOM_MAX_BODY_BYTES", "200MB", "bytes"),
     ("DARKROOM_MAX_IMAGE_BYTES", "-1", "bytes"),

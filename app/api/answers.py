@@ -19,7 +19,7 @@ from app.api.rendering import Renderer, result_headers, result_of, status_of
 from app.api.sse import HEARTBEAT_S
 from app.api.streaming import EventDialect, ImageEvents, StreamedAnswer, checked_base64
 from app.assets.storage import Storage
-from app.jobs.errors import PictureNotFound
+from app.jobs.errors import PictureNotFound, ResultExpired
 from app.jobs.lifecycle import Status
 from app.jobs.records import Job
 from app.jobs.service import IDEMPOTENCY_TTL_S, JobService, JobView, Submitted
@@ -101,16 +101,21 @@ class Answers:
 
         Raises:
             PictureNotFound: the job has fewer pictures.
+            ResultExpired: the picture has been deleted; the others keep their places.
         """
         if status_of(view.job) is not Status.SUCCEEDED:
             return await self.result(view)
-        count = len(view.pictures)
+        count = len(view.places)
         if not 0 <= index < count:
             message = (
                 f"The job {view.job.id!r} has no picture at index {index}; it has {count}, counted from 0."
             )
             raise PictureNotFound(message, param="index", job_id=view.job.id)
-        return RedirectResponse(self._renderer.link(view.pictures[index]), status_code=302)
+        picture = view.places[index]
+        if picture is None:
+            message = f"The picture at index {index} of the job {view.job.id!r} has been deleted."
+            raise ResultExpired(message, param="index", job_id=view.job.id)
+        return RedirectResponse(self._renderer.link(picture), status_code=302)
 
     def _pending(self, view: JobView) -> Response:
         headers = {"retry-after": str(POLL_AFTER_S)}

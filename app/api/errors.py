@@ -106,10 +106,13 @@ def problem_of_job(job: Job) -> Problem:
 
 
 def problem_of_view(view: JobView) -> Problem | None:
-    """What the client is told of a final job that has no pictures to hand over; None when it has."""
+    """What the client is told of a final job whose result cannot be handed over; None when it can."""
     job = view.job
     if status_of(job) is Status.SUCCEEDED:
-        return None
+        if all(view.places):
+            return None
+        message = f"A picture of the job {job.id!r} has been deleted, so its result cannot be given any more."
+        return problem_of(ResultExpired(message, job_id=job.id))
     if job.status is Status.CANCELLED:
         message = f"The job {job.id!r} was cancelled, so it has no result."
         return problem_of(JobCancelled(message, job_id=job.id))

@@ -133,8 +133,9 @@ def router(
 
 def job_document(view: JobView, renderer: Renderer) -> dict[str, object]:
     """A job in ImaRouter's words, as `GET /v1/jobs/{id}` answers it."""
-    problem = problem_of_view(view) if view.job.status.is_final else None
     status = status_of(view.job)
+    is_without = view.job.status.is_final and status is not Status.SUCCEEDED
+    problem = problem_of_view(view) if is_without else None
     result = view.job.result or {}
     made = view.pictures if status is Status.SUCCEEDED else ()
     document: dict[str, object] = {

@@ -135,8 +135,9 @@ def result_headers(view: JobView) -> dict[str, str]:
 
 
 def status_of(job: Job) -> Status:
-    """The status as clients see it: a job whose pictures have been deleted is shown as expired."""
-    return Status.EXPIRED if job.purged_at is not None and job.status is Status.SUCCEEDED else job.status
+    """The status as clients see it: a job whose pictures have had their time is shown as expired."""
+    is_over = job.is_expired or job.purged_at is not None
+    return Status.EXPIRED if is_over and job.status is Status.SUCCEEDED else job.status
 
 
 def upstream_of(view: JobView) -> str | None:

@@ -62,7 +62,9 @@ class GenerationRequest(BaseModel):
     )
     metadata: Metadata | None = Field(None, description="Up to 16 pairs, kept with the job.")
     priority: Literal["high", "normal", "low"] | None = Field(None, description="Within the team's own jobs.")
-    cancel_after_s: float | None = Field(None, gt=0, description="Seconds after which the job is given up.")
+    cancel_after_s: float | None = Field(
+        None, gt=0, description="Seconds after which the job is cancelled, unless it is final by then."
+    )
 
 
 class ImageReference(BaseModel):
@@ -327,7 +329,7 @@ class ImageJob(AcceptedJob):
     """A job with everything about it."""
 
     operation: Literal["image.generation", "image.edit"]
-    started_at: int | None
+    started_at: int | None = Field(description="Unix seconds; null until a vendor is asked.")
     completed_at: int | None
     unsigned_urls: list[str] = Field(description="Signed links to the pictures, which need no key.")
     result: ImagesResponse | None
@@ -539,7 +541,7 @@ _PRIORITY: Final = header(
 )
 _CANCEL_AFTER: Final = header(
     "x-darkroom-cancel-after-s",
-    "As `cancel_after_s` in the body: seconds after which the job is given up.",
+    "As `cancel_after_s` in the body: seconds after which the job is cancelled, unless it is final by then.",
     {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,6})?$", "example": "90"},
 )
 JOB_HEADERS: Final = [IDEMPOTENCY_KEY, _METADATA, _PRIORITY, _CANCEL_AFTER]

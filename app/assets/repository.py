@@ -1,10 +1,21 @@
 """Every query on assets. Each function takes the caller's connection and commits nothing."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import bindparam, delete, exists, insert, literal, literal_column, select, tuple_, update
+from sqlalchemy import (
+    bindparam,
+    case,
+    delete,
+    exists,
+    insert,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
 
 from app.assets.records import MADE, OUTPUT, Asset, AssetKind, Picture, asset_from
 from app.db.connection import Connection, built_once
@@ -12,7 +23,10 @@ from app.db.engine import row_values
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
 from app.db.tables.jobs import jobs
-from app.db.types import Instant, now
+from app.db.types import Instant, from_now, now
+
+LATE_LIFE: Final = timedelta(days=1)
+"""How long a picture is kept at least that its job ended without: nobody expects it, so nobody hurries to fetch it."""
 
 # Built once: every look at a job asks it.
 _OF_JOBS: Final = built_once(
@@ -23,6 +37,7 @@ _OF_JOBS: Final = built_once(
     )
     .order_by(assets.c.job_id, assets.c.index, assets.c.id)
 )
+_LIVING_OF_JOBS: Final = _OF_JOBS.where(assets.c.expires_at > now())
 
 
 _INSERT: Final = built_once(insert(assets))
@@ -72,11 +87,12 @@ async def insert_assets(
 
 
 async def assets_of_jobs(
-    connection: Connection, job_ids: Sequence[str], kinds: Sequence[AssetKind]
+    connection: Connection, job_ids: Sequence[str], kinds: Sequence[AssetKind], *, living: bool = False
 ) -> list[Asset]:
-    """Read the pictures of these jobs, in each job's own order."""
+    """Read the pictures of these jobs, in each job's own order; `living`: only those that have not expired."""
     wanted = {"job_ids": list(job_ids), "kinds": [kind.value for kind in kinds]}
-    return [asset_from(row_values(row)) for row in await connection.execute(_OF_JOBS, wanted)]
+    query = _LIVING_OF_JOBS if living else _OF_JOBS
+    return [asset_from(row_values(row)) for row in await connection.execute(query, wanted)]
 
 
 async def find_asset(connection: Connection, file_id: str, *, team_id: str | None) -> Asset | None:
@@ -121,7 +137,17 @@ async def search_assets(
 async def move_to_late(connection: Connection, job_id: str, *, but: Sequence[str] = ()) -> None:
     """Keep what was made for a job that ends without it; `but` names the files that it ends with."""
     made = (assets.c.job_id == job_id, assets.c.kind == AssetKind.RESULT.value, assets.c.id.not_in(but))
-    await connection.execute(update(assets).where(*made).values(kind=AssetKind.LATE.value))
+    least = from_now(LATE_LIFE.total_seconds())
+    expires_at = case((assets.c.expires_at < least, least), else_=assets.c.expires_at)
+    await connection.execute(
+        update(assets).where(*made).values(kind=AssetKind.LATE.value, expires_at=expires_at)
+    )
+
+
+async def prolong_results(connection: Connection, job_id: str, expires_at: datetime) -> None:
+    """Keep the pictures that a job is about to end with until then."""
+    made = (assets.c.job_id == job_id, assets.c.kind == AssetKind.RESULT.value)
+    await connection.execute(update(assets).where(*made).values(expires_at=expires_at))
 
 
 async def hand_on_inputs(connection: Connection, job_id: str, to_job_id: str, *, expires_at: datetime) -> int:
@@ -132,8 +158,14 @@ async def hand_on_inputs(connection: Connection, job_id: str, to_job_id: str, *,
 
 
 async def expired_assets(connection: Connection, *, limit: int) -> list[Asset]:
-    """Read up to `limit` pictures past their life, oldest first."""
-    query = select(assets).where(assets.c.expires_at <= now()).order_by(assets.c.expires_at).limit(limit)
+    """Read up to `limit` pictures past their life, oldest first; those of a job that is not final are still wanted."""
+    is_wanted = exists().where(jobs.c.id == assets.c.job_id, jobs.c.finished_at.is_(None))
+    query = (
+        select(assets)
+        .where(assets.c.expires_at <= now(), ~is_wanted)
+        .order_by(assets.c.expires_at)
+        .limit(limit)
+    )
     return [asset_from(row_values(row)) for row in await connection.execute(query)]
 
 

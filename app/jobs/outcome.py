@@ -120,7 +120,7 @@ def result_of(job: Job, attempts: Sequence[Attempt], pictures: Sequence[Picture 
 
 def result_files(result: JsonObject) -> list[str]:
     """The file ids that a result lists."""
-    files = result["files"]
+    files = result.get("files")
     return [str(file_id) for file_id in files] if isinstance(files, list) else []
 
 

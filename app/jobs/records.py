@@ -49,6 +49,8 @@ class Job:
     requeued_from: str | None
     trace_parent: str | None
     revision: int
+    is_expired: bool = False
+    """Its `expires_at` has come, by the database's clock; only told where a job is looked at or locked by its id."""
 
     @property
     def n(self) -> int:
@@ -90,12 +92,14 @@ class Attempt:
 def job_from(row: Mapping[str, Any]) -> Job:
     """Read a row of `jobs`."""
     names = Job.__slots__
-    values = {name: row[name] for name in names if name not in ("request", "status", "budgets")}
+    coded = ("request", "status", "budgets", "is_expired")
+    values = {name: row[name] for name in names if name not in coded}
     return Job(
         **values,
         request=request_from_json(row["request"]),
         status=Status(row["status"]),
         budgets=tuple(row["budgets"] or ()),
+        is_expired=bool(row.get("is_expired", False)),
     )
 
 

@@ -52,10 +52,11 @@ from app.kit.json import Json
 _STATUS_OF: Final = built_once(
     select(jobs.c.status).where(jobs.c.id == bindparam("job_id"), jobs.c.team_id == bindparam("team_id"))
 )
-_FIND: Final = built_once(select(jobs).where(jobs.c.id == bindparam("job_id")))
+_IS_EXPIRED: Final = (jobs.c.expires_at <= now()).label("is_expired")
+_FIND: Final = built_once(select(jobs, _IS_EXPIRED).where(jobs.c.id == bindparam("job_id")))
 _FIND_OF_TEAM: Final = built_once(_FIND.where(jobs.c.team_id == bindparam("team_id")))
 _LOCK: Final = built_once(
-    select(jobs, now().label("at")).where(jobs.c.id == bindparam("job_id")).with_for_update()
+    select(jobs, _IS_EXPIRED, now().label("at")).where(jobs.c.id == bindparam("job_id")).with_for_update()
 )
 _LOCK_SEVERAL: Final = built_once(
     select(jobs, now().label("at"))
@@ -284,6 +285,14 @@ def _change(names: Sequence[str], *, visible: bool) -> Executable:
     return built_once(update(jobs).where(jobs.c.id == bindparam("job_id")).values(changed))
 
 
+async def prolong(connection: Connection, job: Job) -> datetime:
+    """Give a job whose pictures come after their own time as much time again, and return when it ends now."""
+    life_s = (job.expires_at - job.created_at).total_seconds()
+    statement = update(jobs).where(jobs.c.id == job.id).values(expires_at=from_now(life_s))
+    expires_at: datetime = (await connection.execute(statement.returning(jobs.c.expires_at))).scalar_one()
+    return expires_at
+
+
 async def renew_leases(
     connection: Connection, held: Mapping[str, int], *, lease_s: float
 ) -> dict[str, Status]:
@@ -318,7 +327,7 @@ async def list_jobs(
     listed, job_id, created_at = _listed(team_id, metadata)
     query = listed.order_by(created_at.desc(), job_id.desc()).limit(at_most(limit))
     if status is not None:
-        query = query.where(has_status(status))
+        query = query.where(_is_shown_as(status))
     if model is not None:
         query = query.where(jobs.c.model == model)
     if upstream is not None:
@@ -335,12 +344,12 @@ def _listed(
 ) -> tuple[Select[Any], ColumnElement[str], ColumnElement[datetime]]:
     """The jobs with these pairs, and the columns of the index that holds them in order."""
     if not metadata:
-        query = select(jobs)
+        query = select(jobs, _IS_EXPIRED)
         if team_id is not None:
             query = query.where(jobs.c.team_id == team_id)
         return query, jobs.c.id, jobs.c.created_at
     first, *others = [job_metadata.alias() for _ in metadata]
-    query = select(jobs).join(first, first.c.job_id == jobs.c.id)
+    query = select(jobs, _IS_EXPIRED).join(first, first.c.job_id == jobs.c.id)
     for other in others:
         same = (other.c[name] == first.c[name] for name in ("team_id", "created_at", "job_id"))
         query = query.join(other, and_(*same))
@@ -349,6 +358,16 @@ def _listed(
         if team_id is not None:
             query = query.where(table.c.team_id == team_id)
     return query, first.c.job_id, first.c.created_at
+
+
+def _is_shown_as(status: Status) -> ColumnElement[bool]:
+    """The job has this status for clients, who see one whose pictures have had their time as expired."""
+    if status not in {Status.SUCCEEDED, Status.EXPIRED}:
+        return has_status(status)
+    is_over = or_(jobs.c.purged_at.is_not(None), jobs.c.expires_at <= now())
+    if status is Status.SUCCEEDED:
+        return and_(has_status(status), ~is_over)
+    return or_(has_status(status), and_(has_status(Status.SUCCEEDED), is_over))
 
 
 def _pair(key: str, value: str) -> bytes:

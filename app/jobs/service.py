@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
@@ -33,6 +34,7 @@ from app.jobs.errors import (
 )
 from app.jobs.instruments import JobInstruments
 from app.jobs.lifecycle import Status
+from app.jobs.outcome import result_files
 from app.jobs.records import Attempt, Job, request_to_json
 from app.jobs.switches import Switch
 from app.jobs.transitions import Transitions
@@ -49,6 +51,8 @@ MAINTENANCE_RETRY_S: Final = 30.0
 IDEMPOTENCY_TTL_S: Final = 30 * 86400.0
 """How long an Idempotency-Key stands for its job."""
 _COMMIT_TRIES: Final = 3
+_INPUTS_OUTLIVE: Final = timedelta(days=1)
+"""How long after its deadline a call of a job may still read its inputs: longer than any is followed."""
 _SHOWN: Final = (AssetKind.RESULT, AssetKind.LATE, AssetKind.PARTIAL)
 _ADOPTION_LOOK_S: Final = 0.1
 _NOTICE_S: Final = 2.0
@@ -107,6 +111,12 @@ class JobView:
     late: tuple[Asset, ...]
     partials: tuple[Asset, ...]
     """Coarse pictures in the order in which they came."""
+
+    @property
+    def places(self) -> tuple[Asset | None, ...]:
+        """The result's pictures in their places, each None once it has been deleted; empty without a result."""
+        kept = {item.id: item for item in self.pictures}
+        return tuple(kept.get(file_id) for file_id in result_files(self.job.result or {}))
 
     @property
     def cost_micros(self) -> int | None:
@@ -371,7 +381,7 @@ class JobService:
                     team_id=submission.team_id,
                     job_id=job_id,
                     attempt_id=None,
-                    expires_at=job.expires_at,
+                    expires_at=_inputs_expire_at(job),
                 )
                 await _hand_on_inputs(connection, job)
                 # Last, for whoever else wants a place or the money waits until this is committed.
@@ -638,7 +648,7 @@ class JobService:
     async def _views(connection: Connection, found: Sequence[Job]) -> list[JobView]:
         ids = [job.id for job in found]
         attempts = await repository.attempts_of(connection, ids) if ids else []
-        pictures = await assets_of_jobs(connection, ids, list(_SHOWN)) if ids else []
+        pictures = await assets_of_jobs(connection, ids, list(_SHOWN), living=True) if ids else []
         return [
             JobView(
                 job=job,
@@ -655,11 +665,16 @@ def _of_kind(pictures: Sequence[Asset], job: Job, kind: AssetKind) -> tuple[Asse
     return tuple(item for item in pictures if item.job_id == job.id and item.kind is kind)
 
 
+def _inputs_expire_at(job: Job) -> datetime:
+    """When inputs are deleted that were not deleted with the end of their job; however short results are kept."""
+    return max(job.expires_at, job.deadline_at + _INPUTS_OUTLIVE)
+
+
 async def _hand_on_inputs(connection: Connection, job: Job) -> None:
     if job.requeued_from is None:
         return
     wanted = len(job.request.images) + (job.request.mask is not None)
-    found = await hand_on_inputs(connection, job.requeued_from, job.id, expires_at=job.expires_at)
+    found = await hand_on_inputs(connection, job.requeued_from, job.id, expires_at=_inputs_expire_at(job))
     if found != wanted:
         raise JobNotRequeuable(
             f"The input pictures of the job {job.requeued_from!r} have been deleted, so it cannot be repeated.",

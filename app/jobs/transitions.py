@@ -11,7 +11,13 @@ from functools import partial
 from typing import Final
 
 from app.assets.records import AssetKind, Picture
-from app.assets.repository import assets_of_jobs, insert_assets, move_to_late
+from app.assets.repository import (
+    LATE_LIFE,
+    assets_of_jobs,
+    insert_assets,
+    move_to_late,
+    prolong_results,
+)
 from app.db.connection import Connection
 from app.db.engine import Database
 from app.db.witness import Witness, unwitnessed
@@ -58,7 +64,6 @@ SWEEP_BATCH: Final = 200
 """Rows moved by one sweep, so that no transaction of it grows long."""
 _OPENED_AT_MOST: Final = 32
 """Jobs let in at an upstream by one transaction, so that none waits long for the others' rows."""
-_LATE_LIFE: Final = timedelta(days=1)
 FOLLOW_S: Final = 600.0
 """How long an order that is still open at the job's deadline is asked after, to book its cost and keep its picture."""
 
@@ -367,14 +372,15 @@ class Transitions:
             )
             self._database.once_committed(connection, count)
             await _settle_delivered(connection, job, attempt, cost_micros)
+            is_late = job.status.is_final
             await insert_assets(
                 connection,
                 pictures,
-                kind=AssetKind.LATE if job.status.is_final else AssetKind.RESULT,
+                kind=AssetKind.LATE if is_late else AssetKind.RESULT,
                 team_id=job.team_id,
                 job_id=job.id,
                 attempt_id=attempt.id,
-                expires_at=max(job.expires_at, at + _LATE_LIFE),
+                expires_at=max(job.expires_at, at + LATE_LIFE) if is_late else job.expires_at,
                 # Attempts of one job are numbered, so their pictures keep the order in which they were bought.
                 first_index=attempt.number * job.n,
             )
@@ -639,6 +645,8 @@ class Transitions:
         """End a job; `made`: all its pictures, where this transaction has just written them."""
         # Every way to the end delivers what is in hand; only the client's own word (cancel) does not.
         if any(attempt.state is AttemptState.SUCCEEDED for attempt in attempts):
+            if job.is_expired:
+                await prolong_results(connection, job.id, await repository.prolong(connection, job))
             pictures = made or await assets_of_jobs(connection, [job.id], [AssetKind.RESULT])
             result = result_of(job, attempts, pictures)
             if len(attempts) > 1:

@@ -8,8 +8,10 @@ import httpx2
 import pytest
 from sqlalchemy import update
 
+from app.assets.files import Files
+from app.db.tables.assets import assets
 from app.db.tables.jobs import jobs
-from app.db.types import now
+from app.db.types import from_now, now
 from app.domain.failures import FailureKind
 from tests.api.conftest import PNG, PUBLIC_URL, Gateway, serving
 from tests.api.parts import AUTHORIZED
@@ -27,6 +29,20 @@ async def submitted(client: httpx2.AsyncClient, **more: Any) -> str:
 async def purged(gateway: Gateway, job_id: str) -> None:
     async with gateway.database.transaction() as connection:
         await connection.execute(update(jobs).where(jobs.c.id == job_id).values(purged_at=now()))
+
+
+async def outlived(gateway: Gateway, job_id: str) -> None:
+    """The time of a job's pictures is over, and no purge has come by yet."""
+    async with gateway.database.transaction() as connection:
+        await connection.execute(update(jobs).where(jobs.c.id == job_id).values(expires_at=now()))
+        await connection.execute(update(assets).where(assets.c.job_id == job_id).values(expires_at=now()))
+
+
+async def deleted(gateway: Gateway, job_id: str, place: int) -> None:
+    """The client has deleted one of a job's pictures."""
+    view = await gateway.jobs.view(job_id, None)
+    files = Files(gateway.database, gateway.storage, gateway.signer)
+    await files.delete(view.pictures[place].id, view.job.team_id)
 
 
 async def test_a_waiting_job_shows_what_is_known(client: httpx2.AsyncClient) -> None:
@@ -276,6 +292,93 @@ async def test_deleted_pictures_leave_the_record(gateway: Gateway, client: httpx
     for place in ("result", "content"):
         answer = await client.get(f"/v1/jobs/{job_id}/{place}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (410, "result_expired")
+
+
+async def test_pictures_expire_the_second_that_is_told_whether_or_not_they_are_deleted_yet(
+    gateway: Gateway, client: httpx2.AsyncClient, anonymous: httpx2.AsyncClient
+) -> None:
+    job_id = await submitted(client)
+    await gateway.worker.finish()
+    link = (await client.get(f"/v1/jobs/{job_id}")).json()["unsigned_urls"][0]
+    await outlived(gateway, job_id)
+    body = (await client.get(f"/v1/jobs/{job_id}")).json()
+    assert (body["status"], body["cost"]["usd"]) == ("expired", "0.007152")
+    assert (body["unsigned_urls"], body["result"]["data"]) == ([], [])
+    for place in ("result", "content"):
+        answer = await client.get(f"/v1/jobs/{job_id}/{place}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (410, "result_expired")
+    assert (await anonymous.get(link)).status_code == 404
+
+
+@pytest.mark.parametrize("status, expected", [("succeeded", [1]), ("expired", [0]), ("failed", [])])
+async def test_lists_show_and_filter_jobs_as_expired_once_they_are(
+    gateway: Gateway, client: httpx2.AsyncClient, status: str, expected: list[int]
+) -> None:
+    ids = []
+    for _ in range(2):
+        ids.append(await submitted(client))
+        await gateway.worker.finish()
+    await outlived(gateway, ids[0])
+    answer = (await client.get(f"/v1/jobs?status={status}")).json()
+    found = [(item["id"], item["status"]) for item in answer["data"]]
+    assert found == [(ids[place], status) for place in expected]
+
+
+async def test_pictures_live_as_long_as_their_job_says(gateway: Gateway, client: httpx2.AsyncClient) -> None:
+    job_id = await submitted(client)
+    soon = from_now(60.0)
+    async with gateway.database.transaction() as connection:
+        await connection.execute(update(jobs).where(jobs.c.id == job_id).values(expires_at=soon))
+    await gateway.worker.finish()
+    body = (await client.get(f"/v1/jobs/{job_id}")).json()
+    (picture,) = (await gateway.jobs.view(job_id, None)).pictures
+    assert int(picture.expires_at.timestamp()) == body["expires_at"]
+    assert httpx2.URL(body["unsigned_urls"][0]).params["exp"] == str(body["expires_at"])
+
+
+async def test_a_late_picture_lives_a_day_however_short_results_do(
+    gateway: Gateway, client: httpx2.AsyncClient
+) -> None:
+    job_id = await submitted(client)
+    job, attempt = await gateway.worker.start()
+    async with gateway.database.transaction() as connection:
+        await connection.execute(update(jobs).where(jobs.c.id == job_id).values(expires_at=from_now(1.0)))
+    await client.delete(f"/v1/jobs/{job_id}")
+    await gateway.worker.complete(job, attempt)
+    (picture,) = (await gateway.jobs.view(job_id, None)).late
+    assert (picture.expires_at - picture.created_at).total_seconds() > 86_000
+
+
+async def test_a_result_that_comes_after_its_time_has_as_much_again(
+    gateway: Gateway, client: httpx2.AsyncClient
+) -> None:
+    job_id = await submitted(client)
+    job, attempt = await gateway.worker.start()
+    async with gateway.database.transaction() as connection:
+        past = {"created_at": from_now(-100.0), "expires_at": from_now(-40.0)}
+        await connection.execute(update(jobs).where(jobs.c.id == job_id).values(**past))
+    await gateway.worker.complete(job, attempt)
+    view = await gateway.jobs.view(job_id, None)
+    assert view.pictures[0].expires_at == view.job.expires_at
+    answer = await client.get(f"/v1/jobs/{job_id}/result")
+    assert (answer.status_code, len(answer.json()["data"])) == (200, 1)
+
+
+async def test_a_deleted_picture_takes_the_exact_result_with_it_and_leaves_the_others_in_their_places(
+    gateway: Gateway, client: httpx2.AsyncClient
+) -> None:
+    job_id = await submitted(client, n=3)
+    await gateway.worker.finish()
+    before = (await client.get(f"/v1/jobs/{job_id}")).json()["unsigned_urls"]
+    await deleted(gateway, job_id, 1)
+    body = (await client.get(f"/v1/jobs/{job_id}")).json()
+    assert (body["status"], body["unsigned_urls"]) == ("succeeded", [before[0], before[2]])
+    result = await client.get(f"/v1/jobs/{job_id}/result")
+    assert (result.status_code, result.json()["error"]["code"]) == (410, "result_expired")
+    found = [await client.get(f"/v1/jobs/{job_id}/content?index={index}") for index in range(4)]
+    assert [answer.status_code for answer in found] == [302, 410, 302, 404]
+    assert [found[index].headers["location"] for index in (0, 2)] == [before[0], before[2]]
+    assert found[1].json()["error"]["code"] == "result_expired"
 
 
 async def test_content_leads_to_the_picture(

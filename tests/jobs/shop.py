@@ -32,7 +32,7 @@ class Silent:
         """Do nothing: these tests claim by hand."""
 
 
-def front_door(database: Database) -> JobService:
+def front_door(database: Database, *, result_ttl_s: float = 86400.0) -> JobService:
     """What the edges call, without a worker behind it."""
     careful = a_model(CAREFUL)
     routing = replace(careful.routing, on_unknown_outcome=OnUnknownOutcome.FAILOVER)
@@ -49,7 +49,7 @@ def front_door(database: Database) -> JobService:
         Waiters(database, events),
         Silent(),
         events,
-        result_ttl_s=86400.0,
+        result_ttl_s=result_ttl_s,
     )
 
 
