@@ -320,6 +320,9 @@ def _line_document(line: Reconciled) -> dict[str, Any]:
 
 def _text(content: bytes) -> str:
     try:
-        return content.decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise ExportUnreadable("The export is not in UTF-8.", param="body") from exc
+    if "\x00" in text:
+        raise ExportUnreadable("The export holds a null character.", param="body")
+    return text
