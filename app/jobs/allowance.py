@@ -109,7 +109,7 @@ class Allowance:
             waiting = await repository.count_waiting(connection, job.team_id)
         of_key = 0
         if terms.key.max_queued is not None:
-            of_key = await repository.count_waiting(connection, job.team_id, job.api_key_id) - 1
+            of_key = await repository.count_waiting_of_key(connection, job.team_id, job.api_key_id) - 1
         terms.check_queue(of_team=waiting - 1, of_key=of_key)
         if terms.limits_jobs:
             of_team, of_key = await repository.count_open(connection, job.team_id, job.api_key_id)
