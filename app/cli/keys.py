@@ -85,16 +85,21 @@ def update(
     key_id: KeyId,
     name: Annotated[str | None, typer.Option(help="A new name.")] = None,
     limits: ChangedLimits = None,
+    expires_at: Annotated[
+        str | None, typer.Option(help="When it stops working, such as 2027-01-31; `never` lifts its expiry.")
+    ] = None,
     base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rename a key, or change its limits. They apply beside those of its team."""
+    """Rename a key, or change its expiry or its limits. They apply beside those of its team."""
     changes: JsonObject = {} if name is None else {"name": name}
     if limits:
         changes["limits"] = read_limits(limits)
+    if expires_at is not None:
+        changes["expires_at"] = None if expires_at == "never" else expires_at
     if not changes:
-        raise UsageMistake("There is nothing to change. Give --name or --limit.")
+        raise UsageMistake("There is nothing to change. Give --name, --limit or --expires-at.")
     with connect_as_admin(base_url, api_key) as gateway:
         key: Any = gateway.change_key(key_id, changes)
     if as_json:

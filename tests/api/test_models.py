@@ -138,7 +138,7 @@ async def test_a_part_that_fails_is_named_with_its_reason(monkeypatch: pytest.Mo
 
 
 async def test_a_check_that_fails_for_a_reason_of_its_own_tells_it_to_the_log(
-    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     answer = await ready({"database": has_a_bug, "storage": works})
     assert answer.status_code == 503
@@ -147,7 +147,7 @@ async def test_a_check_that_fails_for_a_reason_of_its_own_tells_it_to_the_log(
         "storage": "ok",
     }
     assert "a bug" not in answer.text
-    assert "ready.check_failed" in caplog.text
+    assert "ready.check_failed" in capsys.readouterr().out
 
 
 async def test_the_documentation_is_public_and_shows_the_body(anonymous: httpx2.AsyncClient) -> None:
