@@ -21,7 +21,7 @@ from app.api.application import create_app
 from app.api.forms import FormLimits
 from app.api.rendering import Renderer
 from app.api.server import server_of
-from app.assembly import DRAIN_GRACE_S, Parts, assemble, listening, working
+from app.assembly import DRAIN_GRACE_S, Parts, assemble, listening, process_name, working
 from app.kit.telemetry import get_logger
 from app.ledger.service import Ledger
 from app.settings import Settings
@@ -89,13 +89,17 @@ def _operators(parts: Parts, renderer: Renderer) -> list[APIRouter]:
         keys.router(parts.accounts, parts.jobs, parts.catalog, audit),
         all_jobs.router(parts.jobs, renderer, parts.catalog, audit),
         upstreams.router(parts.routes, parts.catalog, audit),
-        config.router(parts.catalogs, parts.catalog, Configuration(parts.catalogs, audit)),
+        config.router(parts.catalogs, parts.catalog, _configuration(parts)),
         maintenance.router(parts.jobs, audit),
         spend.router(Ledger(parts.database), audit),
         webhooks.router(parts.webhooks, parts.vault, audit),
         audit_log.router(audit),
         _metrics(parts),
     ]
+
+
+def _configuration(parts: Parts) -> Configuration:
+    return Configuration(parts.catalogs, Audit(parts.database), process=process_name())
 
 
 def _joined(routers: list[APIRouter], parts: Parts) -> FastAPI:
@@ -130,7 +134,8 @@ async def _serve(settings: Settings) -> None:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
-        loop.add_signal_handler(signal.SIGHUP, parts.catalogs.reload_soon)
+        reload = _configuration(parts).reload_by_signal
+        loop.add_signal_handler(signal.SIGHUP, parts.catalogs.reload_soon, reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         LOG.info("server.started", host=settings.host, port=settings.port, admin=settings.admin_listen)

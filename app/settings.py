@@ -421,6 +421,9 @@ class ClientSettings(BaseSettings):
     public_url: str = ""
     """Where the gateway is reached, without a trailing slash; by default `http://HOST:PORT`."""
 
+    admin_listen: str | None = None
+    """As in `Settings`: where a gateway on this machine serves its operators, when not at `public_url`."""
+
     data_dir: Path = Path("data")
     """Where a gateway on this machine has left its generated keys."""
 
@@ -451,12 +454,24 @@ class ClientSettings(BaseSettings):
             }
         )
 
+    @property
+    def admin_url(self) -> str:
+        """Where operators are served."""
+        return self.public_url if self.admin_listen is None else _url_of(*_host_and_port(self.admin_listen))
+
     @field_validator("public_url", mode="after")
     @classmethod
     def _reachable(cls, value: str, info: ValidationInfo) -> str:
         if not value:
             return _url_of(info.data.get("host", ""), info.data.get("port", 0))
         return _http_url(value, "PUBLIC_URL", "http://localhost:8080")
+
+    @field_validator("admin_listen", mode="after")
+    @classmethod
+    def _listenable(cls, value: str | None) -> str | None:
+        if value is not None:
+            _host_and_port(value)
+        return value
 
 
 def _checked(kind: type[_S]) -> _S:

@@ -17,10 +17,12 @@ from redis.exceptions import RedisError
 from uvicorn.loops.auto import auto_loop_factory
 
 from app.admin import metrics
+from app.admin.audit import Audit
+from app.admin.configuration import Configuration
 from app.api import health
 from app.api.application import create_app
 from app.api.server import server_of
-from app.assembly import DRAIN_GRACE_S, Parts, assemble, in_background, working
+from app.assembly import DRAIN_GRACE_S, Parts, assemble, in_background, process_name, working
 from app.kit.backoff import full_jitter
 from app.kit.redis import FORWARD, QUEUE, arq_redis, deserialize, serialize
 from app.kit.telemetry import get_logger
@@ -64,7 +66,8 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with assemble(settings, is_api=False) as parts, working(parts), _observable(parts):
-        loop.add_signal_handler(signal.SIGHUP, parts.catalogs.reload_soon)
+        configuration = Configuration(parts.catalogs, Audit(parts.database), process=process_name())
+        loop.add_signal_handler(signal.SIGHUP, parts.catalogs.reload_soon, configuration.reload_by_signal)
         LOG.info("worker.started", slots=settings.worker_slots)
         async with in_background(_keep_arq_running(settings, parts)):
             await stop.wait()

@@ -40,7 +40,7 @@ class KeyNotFound(GatewayError):
 
 
 class KeyNotUsable(GatewayError):
-    """The key cannot be rotated: its life is over, or it stands in the settings."""
+    """What is to be done with the key cannot be: its life is over, or it stands in the settings."""
 
 
 class NameTaken(GatewayError):
@@ -83,7 +83,7 @@ class RateTooSmall(RateLimitExceeded):
 
 
 class QueueFull(GatewayError):
-    """Too many jobs of the team wait already."""
+    """Too many jobs of the team or of the key wait already."""
 
     status = 429
     code = "queue_full"

@@ -28,6 +28,8 @@ _PRESENTABLE: Final = re.compile(r"[!-~]{32,512}")
 _HINT_LENGTH: Final = 12
 # The label keeps the pepper apart from any other key that is derived from the same secret.
 _PEPPER: Final = b"darkroom/api-keys/v1"
+_PEPPER_NAME: Final = b"darkroom/api-keys/v1/kid"
+_PEPPER_NAME_BYTES: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,11 @@ def is_presentable(text: str) -> bool:
 def hint_of(text: str) -> str:
     """The beginning of a key, enough to recognise it in a list and far too little to use it."""
     return text[:_HINT_LENGTH]
+
+
+def name_pepper(secret: bytes) -> str:
+    """Name a pepper so that a row can say which one its digest was made with; the name tells nothing about it."""
+    return derive(secret, _PEPPER_NAME, _PEPPER_NAME_BYTES).hex()
 
 
 def derive_pepper(secret: bytes) -> bytes:

@@ -20,7 +20,7 @@ from app.kit.json import Json
 from app.kit.limiter import Draw, Level, Limiter
 
 MAX_QUEUED: Final = 10_000
-"""Jobs that wait for a worker, per team: hours of work for any vendor, and still quickly counted."""
+"""Jobs that wait for a worker, per team unless it has a limit of its own: hours of work for any vendor."""
 NEARLY_FULL: Final = MAX_QUEUED - 1000
 """From here on jobs are counted one after the other; more than the requests of all processes at one moment below it."""
 _ROOM_AFTER_S: Final = 10.0
@@ -36,6 +36,8 @@ class Limits:
     images_per_minute: int | None = None
     max_jobs: int | None = None
     """Jobs that are not final, at any moment."""
+    max_queued: int | None = None
+    """Jobs that wait for a worker, at any moment."""
     budget_day_micros: int | None = None
     budget_month_micros: int | None = None
 
@@ -83,6 +85,20 @@ class Terms:
                 )
                 raise RateLimitExceeded(message, limit="max_jobs", retry_after_s=_ROOM_AFTER_S)
 
+    def check_queue(self, *, of_team: int, of_key: int) -> None:
+        """Refuse a job that would have to wait behind too many; the counts are of queued jobs, without the new one.
+
+        Raises:
+            QueueFull: as many of the team or of the key wait as may.
+        """
+        most = MAX_QUEUED if self.team.max_queued is None else self.team.max_queued
+        for limit, queued, whose in ((self.key.max_queued, of_key, "API key"), (most, of_team, "team")):
+            if limit is not None and queued >= limit:
+                message = (
+                    f"{limit} jobs of this {whose} wait already. Try again when some of them have begun."
+                )
+                raise QueueFull(message, retry_after_s=_ROOM_AFTER_S)
+
     @property
     def limits_images(self) -> bool:
         """Whether pictures a minute are counted."""
@@ -93,16 +109,10 @@ class Terms:
         """Whether jobs at once are counted."""
         return self.team.max_jobs is not None or self.key.max_jobs is not None
 
-
-def check_queue(queued: int) -> None:
-    """Refuse a job of a team of which so many wait already.
-
-    Raises:
-        QueueFull: no more of them are taken in.
-    """
-    if queued >= MAX_QUEUED:
-        message = f"{MAX_QUEUED} jobs of this team wait already. Try again when some of them have begun."
-        raise QueueFull(message, retry_after_s=_ROOM_AFTER_S)
+    @property
+    def limits_queue(self) -> bool:
+        """Whether waiting jobs are limited otherwise than for everybody."""
+        return self.team.max_queued is not None or self.key.max_queued is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +202,7 @@ def limits_from(document: Mapping[str, Json]) -> Limits:
         requests_per_minute=_count(document.get("requests_per_minute")),
         images_per_minute=_count(document.get("images_per_minute")),
         max_jobs=_count(document.get("max_jobs")),
+        max_queued=_count(document.get("max_queued")),
         budget_day_micros=_budget(document.get("budget_day_usd")),
         budget_month_micros=_budget(document.get("budget_month_usd")),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import bindparam, case, literal, or_, select, tuple_, update
+from sqlalchemy import bindparam, case, func, literal, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 
@@ -13,6 +13,7 @@ from app.accounts.records import ApiKey, Team, key_from, team_from
 from app.db.connection import Connection, built_once
 from app.db.engine import row_values
 from app.db.tables.api_keys import api_keys
+from app.db.tables.switches import switches
 from app.db.tables.teams import teams
 from app.db.types import from_now, now
 from app.kit.json import Json
@@ -25,6 +26,8 @@ class StoredKey:
     key: ApiKey
     lookup: str
     digest: bytes
+    digested_by: str | None
+    """The name of the pepper; None: nobody has looked yet."""
     at: datetime
 
 
@@ -44,7 +47,13 @@ async def keys_by_lookup(connection: Connection, lookups: Sequence[str]) -> list
     """Read the keys with any of these lookups, revoked and expired ones too."""
     query = select(api_keys, now().label("at")).where(api_keys.c.lookup.in_(lookups))
     return [
-        StoredKey(key=key_from(row_values(row)), lookup=row.lookup, digest=row.digest, at=row.at)
+        StoredKey(
+            key=key_from(row_values(row)),
+            lookup=row.lookup,
+            digest=row.digest,
+            digested_by=row.digested_by,
+            at=row.at,
+        )
         for row in await connection.execute(query)
     ]
 
@@ -64,17 +73,49 @@ async def put_team(connection: Connection, team_id: str, name: str) -> None:
 
 
 async def put_key(connection: Connection, values: Mapping[str, Any]) -> None:
-    """Write a key, in the place of the one that had its lookup."""
-    # A bootstrap key that was revoked stays so until the settings name another one.
-    revoked_at = case((api_keys.c.digest == values["digest"], api_keys.c.revoked_at), else_=None)
+    """Write a key, in the place of the one that had its lookup, and whose life it does not take over."""
     replaced = {
         "digest": values["digest"],
+        "digested_by": values["digested_by"],
         "hint": values["hint"],
-        "revoked_at": revoked_at,
+        "revoked_at": None,
         "expires_at": None,
     }
     statement = _upsert(connection, api_keys).values(**values)
     await connection.execute(statement.on_conflict_do_update(index_elements=["lookup"], set_=replaced))
+
+
+async def digest_anew(connection: Connection, stored: StoredKey, digest: bytes, digested_by: str) -> None:
+    """Keep a key under another digest, unless somebody else has done so."""
+    same = (api_keys.c.id == stored.key.id, api_keys.c.digest == stored.digest)
+    await connection.execute(update(api_keys).where(*same).values(digest=digest, digested_by=digested_by))
+
+
+async def known_everywhere(connection: Connection, peppers: Sequence[str]) -> set[str]:
+    """Those of these peppers that every process has, by an operator's word."""
+    names = {_switch(name): name for name in peppers}
+    query = select(switches.c.name).where(switches.c.name.in_(names), switches.c.is_on)
+    return {names[name] for name in (await connection.execute(query)).scalars()}
+
+
+async def note_known_everywhere(connection: Connection, pepper: str) -> None:
+    """Keep the operator's word that every process has this pepper."""
+    statement = _upsert(connection, switches).values(name=_switch(pepper), is_on=True)
+    await connection.execute(statement.on_conflict_do_nothing())
+
+
+async def count_digested_otherwise(connection: Connection, pepper: str) -> int:
+    """How many keys that still work are not known to be digested with this pepper."""
+    query = select(func.count()).where(
+        api_keys.c.digested_by.is_distinct_from(pepper),
+        api_keys.c.revoked_at.is_(None),
+        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now()),
+    )
+    return int((await connection.execute(query)).scalar_one())
+
+
+def _switch(pepper: str) -> str:
+    return f"api_keys:{pepper}"
 
 
 async def insert_team(connection: Connection, values: Mapping[str, Any]) -> Team | None:
@@ -148,6 +189,12 @@ async def lookup_of_key(connection: Connection, key_id: str) -> str | None:
     """What a key is found by; None when there is no such key."""
     query = select(api_keys.c.lookup).where(api_keys.c.id == key_id)
     return (await connection.execute(query)).scalar_one_or_none()
+
+
+async def time(connection: Connection) -> datetime:
+    """The database's time."""
+    at: datetime = (await connection.execute(select(now().label("at")))).scalar_one()
+    return at
 
 
 async def expire_key(connection: Connection, key_id: str, *, in_s: float) -> ApiKey | None:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from app.accounts import keys, repository
@@ -78,13 +78,14 @@ class Accounts:
 
         Args:
             database: where keys are kept, hashed.
-            secret_keys: of 32 bytes or more each, newest first: the first hashes new keys, all are accepted.
+            secret_keys: of 32 bytes or more each, newest first. All are accepted. The newest that every process has,
+                by the word of `settle`, digests; before anybody has said so, the oldest, which the others know too.
             events: tells the other processes that a key has changed, so that they need not wait for `CACHED_S`.
             limiter: counts failed attempts, by default those of this process alone.
             clock: seconds that only grow; moved by tests.
         """
         self._database = database
-        self._peppers = tuple(keys.derive_pepper(secret) for secret in secret_keys)
+        self._peppers = {keys.name_pepper(secret): keys.derive_pepper(secret) for secret in secret_keys}
         self._events = events or LocalEvents()
         self._limiter = limiter or LocalLimiter()
         self._clock = clock
@@ -100,20 +101,82 @@ class Accounts:
         """
         async with self._database.transaction() as connection:
             await repository.put_team(connection, DEFAULT_TEAM, DEFAULT_TEAM)
-            for role, text in ((Role.TEAM, api_key), (Role.ADMIN, admin_key)):
-                values: dict[str, object] = {
-                    "id": new_id("key"),
-                    "team_id": DEFAULT_TEAM,
-                    "name": _BOOTSTRAP[role],
-                    "role": role.value,
-                    "lookup": _BOOTSTRAP[role],
-                    "digest": keys.digest(text, self._peppers[0]),
-                    "hint": keys.hint_of(text),
-                    "limits": {},
-                }
-                await repository.put_key(connection, values)
-                self._expected.add(keys.digest(text, self._peppers[0]))
+            await self._put_bootstrap(connection, api_key, admin_key)
         self._changed()
+
+    async def settle(self, api_key: str, admin_key: str) -> int:
+        """Take an operator's word that every process has the newest secret: keys are digested with it from now on.
+
+        Those of the settings at once, the others when they are next used, since nobody else has their text. How many
+        are left until then.
+
+        Raises:
+            StoreUnavailable: the database did not answer in time.
+        """
+        newest = next(iter(self._peppers))
+        async with self._database.transaction() as connection:
+            await repository.note_known_everywhere(connection, newest)
+            await self._put_bootstrap(connection, api_key, admin_key)
+            left = await repository.count_digested_otherwise(connection, newest)
+        self._changed()
+        return left
+
+    async def count_left_behind(self) -> int:
+        """How many keys that still work would not without the older secrets.
+
+        Raises:
+            StoreUnavailable: the database did not answer in time.
+        """
+        async with self._database.reading() as connection:
+            return await repository.count_digested_otherwise(connection, next(iter(self._peppers)))
+
+    async def _put_bootstrap(self, connection: Connection, api_key: str, admin_key: str) -> None:
+        writing = await self._writing(connection)
+        stored = {
+            item.lookup: item
+            for item in await repository.keys_by_lookup(connection, list(_BOOTSTRAP.values()))
+        }
+        for role, text in ((Role.TEAM, api_key), (Role.ADMIN, admin_key)):
+            self._expected.add(keys.digest(text, next(iter(self._peppers.values()))))
+            known = stored.get(_BOOTSTRAP[role])
+            if known is not None and self._digested_by(text, known.digest) is not None:
+                # The same key, under whichever secret: what became of it stays, its revocation too.
+                await self._digest_anew(connection, text, known, writing)
+                continue
+            values: dict[str, object] = {
+                "id": new_id("key"),
+                "team_id": DEFAULT_TEAM,
+                "name": _BOOTSTRAP[role],
+                "role": role.value,
+                "lookup": _BOOTSTRAP[role],
+                "digest": keys.digest(text, self._peppers[writing]),
+                "digested_by": writing,
+                "hint": keys.hint_of(text),
+                "limits": {},
+            }
+            await repository.put_key(connection, values)
+
+    async def _digest_anew(self, connection: Connection, text: str, stored: StoredKey, writing: str) -> None:
+        """Digest a key with a pepper, unless it is with a newer one already."""
+        current = self._digested_by(text, stored.digest)
+        name = next(name for name in self._peppers if name in {current, writing})
+        if name != stored.digested_by:
+            digest = keys.digest(text, self._peppers[name])
+            await repository.digest_anew(connection, stored, digest, name)
+
+    async def _writing(self, connection: Connection) -> str:
+        """The pepper to digest with, so that no process that knows an older secret alone is shut out."""
+        everywhere = await repository.known_everywhere(connection, list(self._peppers))
+        return next((name for name in self._peppers if name in everywhere), list(self._peppers)[-1])
+
+    def _digested_by(self, text: str, digest: bytes) -> str | None:
+        """The pepper with which a digest was made of this text; None: it is of another one."""
+        matches = (
+            name
+            for name, pepper in self._peppers.items()
+            if hmac.compare_digest(keys.digest(text, pepper), digest)
+        )
+        return next(matches, None)
 
     async def authenticate(self, text: str, *, client: str | None = None) -> Caller:
         """Find out whose key this is; `client` is the address that it came from.
@@ -129,7 +192,7 @@ class Accounts:
         if not keys.is_presentable(text):
             await self._count_failure(client)
             raise _invalid()
-        digests = [keys.digest(text, pepper) for pepper in self._peppers]
+        digests = [keys.digest(text, pepper) for pepper in self._peppers.values()]
         known = self._known.get(digests[0])
         if known is not None and self._clock() < known.until:
             return known.caller
@@ -169,6 +232,8 @@ class Accounts:
             role=found.key.role,
             limits=found.key.limits,
         )
+        if found.digested_by != next(iter(self._peppers)):
+            await self._move_on(text, found)
         known = _Known(caller, until=looked_at + min(lives_s, CACHED_S), ends_at=looked_at + lives_s)
         self._remember(digests[0], known)
         return caller
@@ -187,11 +252,23 @@ class Accounts:
             async with asyncio.timeout(_RECOGNISE_WITHIN_S):
                 return await self.authenticate(text, client=client)
         except (StoreUnavailable, TimeoutError) as exc:
-            known = self._known.get(keys.digest(text, self._peppers[0]))
+            known = self._known.get(keys.digest(text, next(iter(self._peppers.values()))))
             now_s = self._clock()
             if known is None or now_s >= min(known.until + RECOGNISED_S, known.ends_at):
                 raise StoreUnavailable("the database did not tell in time whose key this is") from exc
             return known.caller
+
+    async def _move_on(self, text: str, stored: StoredKey) -> None:
+        """Digest a key with the newest secret that every process has, now that its text is here."""
+        try:
+            async with self._database.reading() as connection:
+                writing = await self._writing(connection)
+            if stored.digested_by == writing:
+                return
+            async with self._database.transaction() as connection:
+                await self._digest_anew(connection, text, stored, writing)
+        except StoreUnavailable as exc:
+            LOG.warning("key.not_digested_anew", reason=str(exc))  # when it is next used, then
 
     async def create_team(
         self, name: str, limits: Mapping[str, Json], *, witness: Witness[Team] = unwitnessed
@@ -252,7 +329,7 @@ class Accounts:
         """
         async with self._database.reading() as connection:
             if after is not None and await repository.find_team(connection, after) is None:
-                raise _no_such_team(after)
+                raise _no_such_team(after, param="after")
             found = await repository.list_teams(connection, after=after, limit=limit + 1)
         return found[:limit], len(found) > limit
 
@@ -294,16 +371,22 @@ class Accounts:
         *,
         name: str | None = None,
         limits: Mapping[str, Json] | None = None,
+        expiry: Mapping[str, datetime | None] | None = None,
         witness: Witness[ApiKey] = unwitnessed,
     ) -> ApiKey:
         """Rename a key, or change its limits as `change_team` does: at once here, elsewhere within `CACHED_S`.
 
+        `expiry`: the new `expires_at`, if there is to be one.
+
         Raises:
             KeyNotFound: there is no such key.
+            KeyNotUsable: a key of the settings does not expire.
         """
         async with self._database.transaction() as connection:
             before = await _key(connection, key_id, is_to_change=True)
-            values = {"name": name or before.name, "limits": _merged(before.limits, limits)}
+            if expiry:
+                await _refuse_bootstrap(connection, key_id)
+            values = {"name": name or before.name, "limits": _merged(before.limits, limits), **(expiry or {})}
             key = await repository.update_key(connection, key_id, values)
             await witness(connection, before, key)
         self._changed()
@@ -322,17 +405,10 @@ class Accounts:
         """
         async with self._database.transaction() as connection:
             before = await _key(connection, key_id, is_to_change=True)
-            if await repository.lookup_of_key(connection, key_id) in _BOOTSTRAP.values():
-                raise KeyNotUsable(
-                    f"The key {key_id!r} stands in the settings. Change DARKROOM_API_KEY or DARKROOM_ADMIN_KEY and "
-                    "restart.",
-                    param="id",
-                )
+            await _refuse_bootstrap(connection, key_id)
             old = await repository.expire_key(connection, key_id, in_s=overlap_s)
             if old is None:
-                raise KeyNotUsable(
-                    f"The key {key_id!r} is revoked or expired. Create a new key instead.", param="id"
-                )
+                raise _over(key_id)
             key, text = await self._insert_key(
                 connection,
                 before.team_id,
@@ -341,9 +417,25 @@ class Accounts:
                 expires_at=before.expires_at,
                 role=before.role,
             )
-            await witness(connection, old, key)
+            await witness(connection, before, key)
         self._changed()
         return old, key, text
+
+    async def check_rotation(self, key_id: str, *, overlap_s: float) -> tuple[ApiKey, datetime]:
+        """See whether `rotate_key` would do: the key as it is, and when it would expire.
+
+        Raises:
+            KeyNotFound: there is no such key.
+            KeyNotUsable: it is revoked, expired, or one of the settings.
+        """
+        async with self._database.reading() as connection:
+            key = await _key(connection, key_id)
+            await _refuse_bootstrap(connection, key_id)
+            at = await repository.time(connection)
+        if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= at):
+            raise _over(key_id)
+        ends_at = at + timedelta(seconds=overlap_s)
+        return key, ends_at if key.expires_at is None else min(ends_at, key.expires_at)
 
     async def list_keys(
         self, team_id: str | None = None, *, after: str | None = None, limit: int = 20
@@ -355,7 +447,7 @@ class Accounts:
         """
         async with self._database.reading() as connection:
             if after is not None and await repository.find_key(connection, after) is None:
-                raise _no_such_key(after)
+                raise _no_such_key(after, param="after")
             found = await repository.list_keys(connection, team_id, after=after, limit=limit + 1)
         return found[:limit], len(found) > limit
 
@@ -364,13 +456,27 @@ class Accounts:
 
         Raises:
             KeyNotFound: there is no such key.
+            KeyNotUsable: it is the operators' one of the settings.
         """
         async with self._database.transaction() as connection:
             before = await _key(connection, key_id, is_to_change=True)
+            await _refuse_last_way_in(connection, key_id)
             await repository.revoke(connection, key_id)
             key = await _key(connection, key_id)
             await witness(connection, before, key)
         self._changed()
+        return key
+
+    async def check_revocation(self, key_id: str) -> ApiKey:
+        """See whether `revoke_key` would do: the key as it is.
+
+        Raises:
+            KeyNotFound: there is no such key.
+            KeyNotUsable: it is the operators' one of the settings.
+        """
+        async with self._database.reading() as connection:
+            key = await _key(connection, key_id)
+            await _refuse_last_way_in(connection, key_id)
         return key
 
     def forget(self) -> None:
@@ -406,13 +512,15 @@ class Accounts:
         role: Role,
     ) -> tuple[ApiKey, str]:
         made = keys.make_key(is_admin=role.is_operator)
+        writing = await self._writing(connection)
         values = {
             "id": new_id("key"),
             "team_id": team_id,
             "name": name,
             "role": role.value,
             "lookup": made.lookup,
-            "digest": keys.digest(made.text, self._peppers[0]),
+            "digest": keys.digest(made.text, self._peppers[writing]),
+            "digested_by": writing,
             "hint": keys.hint_of(made.text),
             "limits": dict(limits),
             "expires_at": expires_at,
@@ -460,6 +568,28 @@ async def _key(connection: Connection, key_id: str, *, is_to_change: bool = Fals
     return key
 
 
+async def _refuse_bootstrap(connection: Connection, key_id: str) -> None:
+    if await repository.lookup_of_key(connection, key_id) in _BOOTSTRAP.values():
+        raise KeyNotUsable(
+            f"The key {key_id!r} stands in the settings. Change DARKROOM_API_KEY or DARKROOM_ADMIN_KEY and restart.",
+            param="id",
+        )
+
+
+async def _refuse_last_way_in(connection: Connection, key_id: str) -> None:
+    """Operators who revoked it would have locked themselves out until somebody changes the settings anyway."""
+    if await repository.lookup_of_key(connection, key_id) == _BOOTSTRAP[Role.ADMIN]:
+        raise KeyNotUsable(
+            f"The key {key_id!r} is the operators' key of the settings. To end it, set DARKROOM_ADMIN_KEY to another "
+            "one and restart every process.",
+            param="id",
+        )
+
+
+def _over(key_id: str) -> KeyNotUsable:
+    return KeyNotUsable(f"The key {key_id!r} is revoked or expired. Create a new key instead.", param="id")
+
+
 def _merged(limits: Mapping[str, Json], changes: Mapping[str, Json] | None) -> dict[str, Json]:
     merged = {**limits, **(changes or {})}
     return {name: value for name, value in merged.items() if value is not None}
@@ -469,9 +599,9 @@ def _name_taken(name: str) -> NameTaken:
     return NameTaken(f"There is a team {name!r} already. Choose another name.", param="name")
 
 
-def _no_such_team(team_id: str) -> TeamNotFound:
-    return TeamNotFound(f"There is no team {team_id!r}.", param="team_id")
+def _no_such_team(team_id: str, param: str = "team_id") -> TeamNotFound:
+    return TeamNotFound(f"There is no team {team_id!r}.", param=param)
 
 
-def _no_such_key(key_id: str) -> KeyNotFound:
-    return KeyNotFound(f"There is no key {key_id!r}.", param="id")
+def _no_such_key(key_id: str, param: str = "id") -> KeyNotFound:
+    return KeyNotFound(f"There is no key {key_id!r}.", param=param)

@@ -4,7 +4,8 @@ No secret is ever in it: what is written down is what lists show.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from fastapi import Request
 
@@ -21,6 +22,29 @@ from app.kit.json import JsonObject
 T = TypeVar("T")
 
 
+PROCESS: Final = "process:"
+"""Begins the id of an actor that is a process of the gateway, not a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts."""
+
+    id: str
+    """The key that was used, or a process."""
+    request_id: str | None = None
+
+
+def actor_of(request: Request) -> Actor:
+    """The operator whose request this is."""
+    return Actor(caller_of(request).api_key_id, request.scope["state"].get("request_id"))
+
+
+def process_actor(name: str) -> Actor:
+    """A process that does what a signal told it."""
+    return Actor(f"{PROCESS}{name}")
+
+
 class Audit:
     """Writes entries and shows them. Entries are never changed; the database refuses to."""
 
@@ -28,12 +52,17 @@ class Audit:
         self._database = database
 
     def witness(
-        self, request: Request, action: str, *, subject: Callable[[T], str], render: Callable[[T], JsonObject]
+        self,
+        by: Request | Actor,
+        action: str,
+        *,
+        subject: Callable[[T], str],
+        render: Callable[[T], JsonObject],
     ) -> Witness[T]:
         """What writes one act down in its own transaction.
 
         Args:
-            request: whose caller acts.
+            by: who acts; of a request, its caller.
             action: what is done, in the past tense.
             subject: the id or the name of what is acted on.
             render: the form in which it is kept; without secrets.
@@ -45,7 +74,7 @@ class Audit:
                 raise ValueError(f"{action}: neither before nor after")
             await self.write(
                 connection,
-                request,
+                by,
                 action,
                 subject(acted_on),
                 before=None if before is None else render(before),
@@ -57,7 +86,7 @@ class Audit:
     async def write(
         self,
         connection: Connection,
-        request: Request,
+        by: Request | Actor,
         action: str,
         subject: str,
         *,
@@ -65,20 +94,21 @@ class Audit:
         after: JsonObject | None = None,
     ) -> None:
         """Write an act down in the transaction of `connection`."""
+        actor = actor_of(by) if isinstance(by, Request) else by
         values = {
             "id": new_id("audit"),
-            "actor_id": caller_of(request).api_key_id,
+            "actor_id": actor.id,
             "action": action,
             "object": subject,
             "before": before,
             "after": after,
-            "request_id": request.scope["state"].get("request_id"),
+            "request_id": actor.request_id,
         }
         await repository.insert_entry(connection, values)
 
     async def note(
         self,
-        request: Request,
+        by: Request | Actor,
         action: str,
         subject: str,
         *,
@@ -87,7 +117,7 @@ class Audit:
     ) -> None:
         """Write an act down that has no transaction, or not one."""
         async with self._database.transaction() as connection:
-            await self.write(connection, request, action, subject, before=before, after=after)
+            await self.write(connection, by, action, subject, before=before, after=after)
 
     async def list(
         self, *, subject: str | None = None, after: str | None = None, limit: int = 20

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from app.admin.audit import Audit
-from app.admin.parameters import read_page
+from app.admin.audit import PROCESS, Audit
+from app.admin.parameters import CHECKED_ACT, read_page
 from app.admin.records import AuditEntry
 from app.admin.rendering import listing, seconds
 from app.admin.schemas import ADMIN_BEARER, PAGE
@@ -16,7 +16,7 @@ from app.kit.json import JsonObject
 def router(audit: Audit) -> APIRouter:
     """Build the endpoint."""
     routes = APIRouter(
-        prefix="/admin/v1/audit", tags=["audit"], dependencies=[ADMIN_BEARER], responses=ERRORS
+        prefix="/admin/v1/audit", tags=["audit"], dependencies=[ADMIN_BEARER, CHECKED_ACT], responses=ERRORS
     )
 
     @routes.get(
@@ -37,11 +37,17 @@ def router(audit: Audit) -> APIRouter:
     return routes
 
 
+def _actor(entry: AuditEntry) -> JsonObject:
+    if entry.actor_id.startswith(PROCESS):
+        return {"key_id": None, "key_name": None, "process": entry.actor_id.removeprefix(PROCESS)}
+    return {"key_id": entry.actor_id, "key_name": entry.actor_name}
+
+
 def _document(entry: AuditEntry) -> JsonObject:
     return {
         "id": entry.id,
         "at": seconds(entry.at),
-        "actor": {"key_id": entry.actor_id, "key_name": entry.actor_name},
+        "actor": _actor(entry),
         "action": entry.action,
         "object": entry.object,
         "before": entry.before,

@@ -8,8 +8,9 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from app.admin.configuration import Configuration, mistake_document
+from app.admin.parameters import CHECKED_ACT, read_flag
 from app.admin.rendering import seconds
-from app.admin.schemas import ADMIN_BEARER, CheckedConfig, Config, ReloadedConfig, answer
+from app.admin.schemas import ADMIN_BEARER, DRY_RUN, CheckedConfig, Config, ReloadedConfig, answer
 from app.api.bodies import MAX_JSON_BYTES, read_bytes
 from app.api.models import model_object
 from app.api.schemas import ERRORS
@@ -22,7 +23,7 @@ _YAML: Final[dict[str, Any]] = {
         "content": {
             "application/yaml": {
                 # Of text that is no catalog, the answer says so; it is not refused.
-                "schema": {"description": "The file."},
+                "schema": {"description": "The file; this process's own when there is none."},
                 "example": "version: 1\nupstreams: {}\nmodels: {}\n",
             }
         },
@@ -33,7 +34,10 @@ _YAML: Final[dict[str, Any]] = {
 def router(catalogs: Catalogs, current: CurrentCatalog, configuration: Configuration) -> APIRouter:
     """Build the endpoints."""
     routes = APIRouter(
-        prefix="/admin/v1/config", tags=["configuration"], dependencies=[ADMIN_BEARER], responses=ERRORS
+        prefix="/admin/v1/config",
+        tags=["configuration"],
+        dependencies=[ADMIN_BEARER, CHECKED_ACT],
+        responses=ERRORS,
     )
 
     @routes.get("", summary="Show the catalog in force", responses=answer(Config, "The catalog."))
@@ -60,19 +64,34 @@ def router(catalogs: Catalogs, current: CurrentCatalog, configuration: Configura
         responses=answer(CheckedConfig, "What was found."),
     )
     async def check(request: Request) -> Response:
-        """Look for mistakes in a catalog file, handed in as YAML. Nothing is put in force."""
+        """Look for mistakes in a catalog handed in as YAML, or in this process's own file when there is no body.
+
+        Nothing is put in force.
+        """
         content = await read_bytes(request, max_bytes=MAX_JSON_BYTES)
-        version, mistakes = await configuration.check(request, content)
+        version, mistakes = await configuration.check(request, content or None)
         found = [mistake_document(item) for item in mistakes]
         return JSONResponse({"valid": not found, "version": version, "mistakes": found})
 
     @routes.post(
         "/reload",
         summary="Load the catalog file again, in every process",
+        openapi_extra={"parameters": [DRY_RUN]},
         responses=answer(ReloadedConfig, "What is in force now."),
     )
     async def reload(request: Request) -> Response:
         """Load the catalog file of this process, and put it in force in every process."""
+        if read_flag(request, "dry_run"):
+            version = await configuration.would_load()
+            found = await catalogs.in_force()
+            before = current.get().version if found is None else found[0].version
+            document = {
+                "version": before,
+                "loaded_at": None if found is None else seconds(found[0].loaded_at),
+                "dry_run": True,
+                "would": {"version": version, "is_changed": version != before},
+            }
+            return JSONResponse(document)
         stored = await configuration.reload(request)
         return JSONResponse({"version": stored.version, "loaded_at": seconds(stored.loaded_at)})
 

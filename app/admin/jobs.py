@@ -6,12 +6,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
+from app.accounts.records import Role
 from app.admin.audit import Audit
-from app.admin.parameters import MAX_PAGE, read_page
+from app.admin.parameters import CHECKED_ACT, query_moment, read_flag, read_page
 from app.admin.rendering import seconds
-from app.admin.schemas import ADMIN_BEARER, PAGE
+from app.admin.schemas import ADMIN_BEARER, DRY_RUN, MOMENT, PAGE
 from app.api import queries
-from app.api.rendering import Renderer
+from app.api.authentication import caller_of
+from app.api.rendering import Renderer, without_links
 from app.api.schemas import ERRORS, query
 from app.catalog.current import CurrentCatalog
 from app.domain.money import usd
@@ -24,22 +26,34 @@ _FILTERS: Final = [
     query("status", "Only jobs in this status.", {"type": "string", "enum": [item.value for item in Status]}),
     query("model", "Only jobs of this model.", {"type": "string"}),
     query("team_id", "Only jobs of this team.", {"type": "string"}),
+    query("api_key_id", "Only jobs of this key.", {"type": "string"}),
     query("upstream", "Only jobs that asked this upstream.", {"type": "string"}),
+    query("from", "Only jobs handed in from then on.", MOMENT),
+    query("to", "Only jobs handed in before then; a date is the last day that belongs.", MOMENT),
     *PAGE,
 ]
 _JOB: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "The job, with its team, its key and all that is known of its attempts."}
+    200: {
+        "description": "The job, with its team, its key and all that is known of its attempts. For a key that may "
+        "only look, without links to its pictures."
+    }
 }
+_DRY: Final[dict[str, Any]] = {"parameters": [DRY_RUN]}
 
 
 def router(jobs: JobService, renderer: Renderer, catalog: CurrentCatalog, audit: Audit) -> APIRouter:
     """Build the endpoints."""
     routes = APIRouter(
-        prefix="/admin/v1/jobs", tags=["jobs of all teams"], dependencies=[ADMIN_BEARER], responses=ERRORS
+        prefix="/admin/v1/jobs",
+        tags=["jobs of all teams"],
+        dependencies=[ADMIN_BEARER, CHECKED_ACT],
+        responses=ERRORS,
     )
 
-    def document(view: JobView) -> JsonObject:
+    def document(request: Request, view: JobView) -> JsonObject:
         job: Any = renderer.job(view)
+        if caller_of(request).role is Role.ADMIN_READ:
+            job = without_links(job)
         return {
             **job,
             "team_id": view.job.team_id,
@@ -69,13 +83,16 @@ def router(jobs: JobService, renderer: Renderer, catalog: CurrentCatalog, audit:
             model=None if model is None else catalog.get().names.get(model, model),
             metadata={},
             after=after,
-            limit=min(limit, MAX_PAGE),
+            limit=limit,
             upstream=request.query_params.get("upstream"),
+            api_key_id=request.query_params.get("api_key_id"),
+            since=query_moment(request, "from"),
+            until=query_moment(request, "to", is_end=True),
         )
         return JSONResponse(
             {
                 "object": "list",
-                "data": [document(view) for view in found],
+                "data": [document(request, view) for view in found],
                 "has_more": has_more,
                 "first_id": found[0].job.id if found else None,
                 "last_id": found[-1].job.id if found else None,
@@ -83,27 +100,46 @@ def router(jobs: JobService, renderer: Renderer, catalog: CurrentCatalog, audit:
         )
 
     @routes.get("/{job_id}", summary="Look at a job of any team", responses=_JOB)
-    async def show(_request: Request, job_id: str) -> Response:
+    async def show(request: Request, job_id: str) -> Response:
         """Look at a job and its attempts in detail."""
-        return JSONResponse(document(await jobs.view(job_id, None)))
+        return JSONResponse(document(request, await jobs.view(job_id, None)))
 
-    @routes.post("/{job_id}/cancel", summary="Give a job of any team up", responses=_JOB)
+    @routes.post("/{job_id}/cancel", summary="Give a job of any team up", openapi_extra=_DRY, responses=_JOB)
     async def cancel(request: Request, job_id: str) -> Response:
         """Cancel a job. What was sent to a vendor already is followed to its end, and its cost is booked."""
+        is_dry = read_flag(request, "dry_run")
         witness = audit.witness(request, "job.cancelled", subject=_id_of, render=_state)
-        return JSONResponse(document(await jobs.cancel(job_id, None, witness=witness)))
+        view = await jobs.cancel(job_id, None, is_dry=is_dry, witness=witness)
+        if not is_dry:
+            return JSONResponse(document(request, view))
+        under_way = sum(attempt.state.is_open for attempt in view.attempts)
+        would: JsonObject = {"status": Status.CANCELLED.value, "calls_that_end_first": under_way}
+        return JSONResponse({**document(request, view), "dry_run": True, "would": would})
 
     @routes.post(
         "/{job_id}/requeue",
         summary="Make a new job with the same request",
         status_code=201,
-        responses={201: {"description": "The new job; `requeued_from` names the old one."}},
+        openapi_extra=_DRY,
+        responses={
+            200: {"description": "With `dry_run`: the old job, and what the new one `would` be."},
+            201: {"description": "The new job; `requeued_from` names the old one."},
+        },
     )
     async def requeue(request: Request, job_id: str) -> Response:
         """Make a final job's request again, on the same team's account; the old job stays as it is."""
+        if read_flag(request, "dry_run"):
+            view, admitted = await jobs.check_requeue(job_id)
+            hold_micros = admitted.picture_hold_micros
+            would: JsonObject = {
+                "requeued_from": job_id,
+                "pictures": admitted.request.n,
+                "cost_at_most_usd": None if hold_micros is None else usd(hold_micros * admitted.request.n),
+            }
+            return JSONResponse({**document(request, view), "dry_run": True, "would": would})
         witness = audit.witness(request, "job.requeued", subject=_id_of, render=_state)
         job = await jobs.requeue(job_id, witness=witness)
-        return JSONResponse(document(await jobs.view(job.id, None)), status_code=201)
+        return JSONResponse(document(request, await jobs.view(job.id, None)), status_code=201)
 
     return routes
 

@@ -5,7 +5,7 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from app.admin.audit import Audit
-from app.admin.parameters import read_fields, read_flag, refuse_rest
+from app.admin.parameters import CHECKED_ACT, read_fields, read_flag, refuse_rest
 from app.admin.rendering import seconds
 from app.admin.schemas import ADMIN_BEARER, DRY_RUN, Maintenance, MaintenanceChange, answer, body
 from app.api.schemas import ERRORS
@@ -19,7 +19,10 @@ from app.kit.json import JsonObject
 def router(jobs: JobService, audit: Audit) -> APIRouter:
     """Build the endpoints."""
     routes = APIRouter(
-        prefix="/admin/v1/maintenance", tags=["operation"], dependencies=[ADMIN_BEARER], responses=ERRORS
+        prefix="/admin/v1/maintenance",
+        tags=["operation"],
+        dependencies=[ADMIN_BEARER, CHECKED_ACT],
+        responses=ERRORS,
     )
 
     async def state() -> JsonObject:

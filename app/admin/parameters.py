@@ -1,13 +1,16 @@
 """Reads what operators send: limits, moments and pages. Strict, because a limit that is misread is no limit."""
 
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
-from fastapi import Request
+from fastapi import Depends, Request
 
+from app.accounts.records import Role
 from app.api import queries
+from app.api.authentication import LOOKS, caller_of, may_only_look
 from app.api.bodies import kind_of, read_json_object
 from app.api.parameters import Fields
 from app.catalog.entries import Catalog
@@ -16,13 +19,50 @@ from app.kit.json import Json, JsonObject
 
 MAX_PAGE: Final = 100
 _NAME_CHARS: Final = 200
-_COUNTS: Final = ("requests_per_minute", "images_per_minute", "max_jobs")
+_COUNTS: Final = ("requests_per_minute", "images_per_minute", "max_jobs", "max_queued")
 _BUDGETS: Final = ("budget_day_usd", "budget_month_usd")
 _MOST: Final = 1_000_000_000
 # A budget is kept in micro-dollars.
 _FINEST_USD: Final = Decimal("0.000001")
 _TRUE: Final = frozenset({"true", "1"})
-_FALSE: Final = frozenset({"false", "0", ""})
+_FALSE: Final = frozenset({"false", "0"})
+_SAFE: Final = frozenset({"GET", "HEAD"})
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_UNIX: Final = re.compile(r"\d{1,12}")
+_DAY: Final = timedelta(days=1)
+
+
+async def _check_act(request: Request) -> None:
+    """Refuse an act with anything that its endpoint does not take, so that nobody acts by a typo.
+
+    What an endpoint takes is what it documents; a dry run that it does not have is such a thing too.
+
+    Raises:
+        UnknownParameter: it takes no parameter, or no member of a body, of this name.
+        InvalidValue: a parameter is given twice.
+        AdminKeyRequired: the key may only look, and this is no dry run.
+    """
+    if request.method in _SAFE:
+        return
+    documented = request.scope["route"].openapi_extra or {}
+    known = [item["name"] for item in documented.get("parameters", ())]
+    given = [name for name, _ in request.query_params.multi_items()]
+    for name in given:
+        if name not in known:
+            takes = f"takes: {', '.join(known)}" if known else "takes none in its query"
+            raise UnknownParameter(f"Unknown parameter: {name!r}. This endpoint {takes}.", param=name)
+        if given.count(name) > 1:
+            raise InvalidValue(f"Invalid '{name}': it is given twice. Leave one out.", param=name)
+    # The middleware has seen that it asks for a dry run; here it is known that there is one.
+    only_looks = request.scope["path"] in LOOKS or read_flag(request, "dry_run")
+    if caller_of(request).role is Role.ADMIN_READ and not only_looks:
+        raise may_only_look()
+    if "requestBody" not in documented:
+        refuse_rest(await read_fields(request))
+
+
+CHECKED_ACT: Final = Depends(_check_act)
+"""For the router of every resource that operators act on."""
 
 
 async def read_document(request: Request) -> JsonObject:
@@ -49,7 +89,8 @@ def refuse_rest(fields: Fields, *known: str) -> None:
     """
     left = next(iter(fields.rest()), None)
     if left is not None:
-        message = f"Unknown parameter: {left!r}. This endpoint takes: {', '.join(known)}."
+        takes = f"takes: {', '.join(known)}" if known else "takes no body"
+        message = f"Unknown parameter: {left!r}. This endpoint {takes}."
         raise UnknownParameter(message, param=left)
 
 
@@ -145,7 +186,7 @@ def _shown(value: Json) -> str:
 
 
 def read_moment(value: Json, param: str) -> datetime | None:
-    """Read a moment: Unix seconds, or ISO 8601 with its zone; None for null.
+    """Read a moment: Unix seconds, ISO 8601 with its zone, or a date, whose first moment (UTC) it is; None for null.
 
     Raises:
         InvalidValue: it is none.
@@ -159,26 +200,49 @@ def read_moment(value: Json, param: str) -> datetime | None:
             return datetime.fromtimestamp(value, UTC)
         case str():
             try:
+                if _DATE.fullmatch(value):
+                    return datetime.combine(date.fromisoformat(value), time(), UTC)
                 moment = datetime.fromisoformat(value)
                 if moment.tzinfo is not None:
                     return moment.astimezone(UTC)
             except (ValueError, OverflowError):
                 pass
     message = (
-        f"Invalid {param!r}: expected Unix seconds, or a moment with its zone such as '2027-01-31T00:00:00Z', but "
-        f"got {_shown(value)}."
+        f"Invalid {param!r}: expected Unix seconds, a date such as '2027-01-31', or a moment with its zone such as "
+        f"'2027-01-31T00:00:00Z', but got {_shown(value)}."
     )
     raise InvalidValue(message, param=param)
 
 
+def query_moment(request: Request, name: str, *, is_end: bool = False) -> datetime | None:
+    """Read a moment of the query, as `read_moment` does; None when it is absent or empty.
+
+    `is_end`: the first moment that no longer belongs. A date is then the last day that does.
+
+    Raises:
+        InvalidValue: it is none.
+    """
+    given = request.query_params.get(name)
+    if not given:
+        return None
+    if _UNIX.fullmatch(given):
+        return read_moment(int(given), name)
+    # A plus sign in a query is a space.
+    moment = read_moment(given.replace(" ", "+"), name)
+    try:
+        return moment + _DAY if moment is not None and is_end and _DATE.fullmatch(given) else moment
+    except OverflowError as exc:
+        raise InvalidValue(f"Invalid '{name}': {given!r} is the last day that there is.", param=name) from exc
+
+
 def read_page(request: Request) -> tuple[str | None, int]:
-    """Read where a page begins (`after`: the last item of the page before) and how many items it has.
+    """Read where a page begins (`after`: the last item of the page before, None for the first) and how long it is.
 
     Raises:
         InvalidValue: `limit` is not from 1 to 100.
     """
     limit = queries.integer(request, "limit", default=20, low=1, high=MAX_PAGE)
-    return request.query_params.get("after"), limit
+    return request.query_params.get("after") or None, limit
 
 
 def read_flag(request: Request, name: str, *, default: bool = False) -> bool:

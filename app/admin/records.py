@@ -13,7 +13,7 @@ class AuditEntry:
     id: str
     at: datetime
     actor_id: str
-    """The key that was used."""
+    """The key that was used; or `process:` and the name of one, or `darkroom`, when nobody's key was."""
     actor_name: str | None
     """The key's name as it was then."""
     action: str

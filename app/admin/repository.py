@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import insert, literal, select, tuple_
+from sqlalchemy import and_, insert, literal, or_, select, tuple_
 
 from app.admin.records import AuditEntry
 from app.db.connection import Connection
@@ -27,11 +27,15 @@ async def has_entry(connection: Connection, entry_id: str) -> bool:
 async def list_entries(
     connection: Connection, *, subject: str | None, after: str | None, limit: int
 ) -> list[AuditEntry]:
-    """Read up to `limit` entries, newest first, beginning after the entry `after`; of one object, or of all (None)."""
+    """Read up to `limit` entries, newest first, beginning after the entry `after`; of one object, or of all (None).
+
+    A rotation puts a key in the place of another: it is found by both.
+    """
     table = audit_entries
     query = select(table).order_by(table.c.at.desc(), table.c.id.desc()).limit(limit)
     if subject is not None:
-        query = query.where(table.c.object == subject)
+        replaced = and_(table.c.action == "key.rotated", table.c.before["id"].as_string() == subject)
+        query = query.where(or_(table.c.object == subject, replaced))
     if after is not None:
         began = select(table.c.at).where(table.c.id == after).scalar_subquery()
         query = query.where(tuple_(table.c.at, table.c.id) < tuple_(began, literal(after)))

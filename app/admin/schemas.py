@@ -19,7 +19,7 @@ Moment: TypeAlias = (
     Annotated[float, Field(ge=0, lt=253_402_300_800)]
     | Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 )
-"""Unix seconds, or ISO 8601 with its zone."""
+"""Unix seconds, ISO 8601 with its zone, or a date, whose first moment (UTC) is meant."""
 _Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _Dollars: TypeAlias = (
     Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}(\.[0-9]{1,6})?$")]
@@ -43,6 +43,9 @@ class Limits(_Body):
     requests_per_minute: _Count | None = None
     images_per_minute: _Count | None = None
     max_jobs: _Count | None = Field(None, description="Jobs at once.")
+    max_queued: _Count | None = Field(
+        None, description="Jobs that wait at once; of a team 10 000 unless it is given."
+    )
     budget_day_usd: _Dollars | None = Field(None, description="US dollars, best as a string.")
     budget_month_usd: _Dollars | None = Field(None, description="US dollars, best as a string.")
 
@@ -76,6 +79,11 @@ class TeamObject(BaseModel):
     created_at: int = Field(description="Unix seconds.")
 
 
+_EXPIRY: Final = (
+    "When it stops working: Unix seconds, ISO 8601 with its zone, or a date, at whose beginning (UTC)."
+)
+
+
 class NewKey(_Body):
     """A key to create."""
 
@@ -85,7 +93,7 @@ class NewKey(_Body):
     name: Name
     role: Literal["team", "admin", "admin_read"] | None = Field(None, description="`team` unless given.")
     limits: Limits | None = None
-    expires_at: Moment | None = Field(None, description="Unix seconds, or ISO 8601 with its zone.")
+    expires_at: Moment | None = Field(None, description=_EXPIRY)
 
 
 class KeyChange(_Body):
@@ -95,6 +103,7 @@ class KeyChange(_Body):
 
     name: Name | None = None
     limits: Limits | None = None
+    expires_at: Moment | None = Field(None, description=f"{_EXPIRY} Null: never; absent: it stays.")
 
 
 class Rotation(_Body):
@@ -125,6 +134,13 @@ class ShownKey(KeyObject):
     """A key just made."""
 
     key: str = Field(description="Its text, shown this once.")
+
+
+class WouldRotate(KeyObject):
+    """A key that would be rotated."""
+
+    dry_run: Literal[True]
+    would: dict[str, Any] = Field(description="When it would expire.")
 
 
 class RevokedKey(KeyObject):
@@ -176,7 +192,9 @@ class ReloadedConfig(BaseModel):
     """What is in force after a reload."""
 
     version: str
-    loaded_at: int
+    loaded_at: int | None
+    dry_run: Literal[True] | None = None
+    would: dict[str, Any] | None = Field(None, description="With `dry_run`: what would be in force.")
 
 
 class Config(BaseModel):
@@ -194,6 +212,11 @@ PAGE: Final = [
     query("limit", "Items in one page.", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
     query("after", "The last item of the page before.", {"type": "string"}),
 ]
+MOMENT: Final = {
+    "type": "string",
+    "anyOf": [{"format": "date-time"}, {"format": "date"}, {"pattern": "^[0-9]{1,11}$"}],
+    "example": "2027-01-31",
+}
 DRY_RUN: Final = query(
     "dry_run", "Only say what would happen.", {"type": "boolean", "default": False}
 )  # fmt: skip

@@ -4,7 +4,8 @@ import csv
 import io
 import re
 from collections import Counter
-from datetime import UTC, date, datetime, time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -13,10 +14,11 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from app.admin.audit import Audit
-from app.admin.parameters import read_flag, read_moment
+from app.admin.parameters import CHECKED_ACT, query_moment, read_flag, refuse_rest
 from app.admin.rendering import seconds
-from app.admin.schemas import ADMIN_BEARER, DRY_RUN, answer
+from app.admin.schemas import ADMIN_BEARER, DRY_RUN, MOMENT, answer
 from app.api.bodies import parse_json_object, read_bytes
+from app.api.parameters import Fields
 from app.api.schemas import ERRORS, query
 from app.domain.errors import InvalidValue, MissingParameter
 from app.domain.money import usd
@@ -28,17 +30,12 @@ from app.ledger.spend import By, Group, Span, Spend, total
 
 _EXPORT_BYTES: Final = 4_000_000
 """Of a usage export: 10 000 lines of a few hundred bytes."""
-_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
-_UNIX: Final = re.compile(r"\d{1,12}")
 # Spreadsheets take a text that begins like this for a formula.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-_MOMENT: Final = {
-    "type": "string",
-    "anyOf": [{"format": "date-time"}, {"format": "date"}, {"pattern": "^[0-9]{1,11}$"}],
-    "example": "2027-01-31",
-}
-_FROM: Final = query("from", "The first moment: a date, ISO 8601 with its zone, or Unix seconds.", _MOMENT)
-_TO: Final = query("to", "The first moment after it; now unless it is given.", _MOMENT)
+_FROM: Final = query("from", "The first moment: a date, ISO 8601 with its zone, or Unix seconds.", MOMENT)
+_TO: Final = query(
+    "to", "The first moment after it, or, as a date, its last day; now unless it is given.", MOMENT
+)
 _CSV: Final[dict[str, Any]] = {"text/csv": {"schema": {"type": "string"}}}
 _BY: Final = {
     "type": "string",
@@ -94,7 +91,9 @@ class Reconciliation(BaseModel):
 
 def router(ledger: Ledger, audit: Audit) -> APIRouter:
     """Build the endpoints."""
-    routes = APIRouter(prefix="/admin/v1", tags=["spend"], dependencies=[ADMIN_BEARER], responses=ERRORS)
+    routes = APIRouter(
+        prefix="/admin/v1", tags=["spend"], dependencies=[ADMIN_BEARER, CHECKED_ACT], responses=ERRORS
+    )
 
     @routes.get(
         "/spend",
@@ -164,13 +163,17 @@ def router(ledger: Ledger, audit: Audit) -> APIRouter:
         if request.headers.get("content-type", "").startswith("text/csv"):
             charges = read_csv(_text(content))
         else:
-            charges = read_json(parse_json_object(content).get("charges"))
-        lines = await ledger.reconcile(charges, upstream=upstream, complete=complete, is_dry_run=is_dry_run)
-        document = _reconciliation(lines, is_dry_run=is_dry_run)
-        if not is_dry_run:
-            summary: JsonObject = {name: document[name] for name in ("findings", "changed_usd")}
-            await audit.note(request, "spend.reconciled", upstream or "ledger", after=summary)
-        return JSONResponse(document)
+            fields = Fields(parse_json_object(content))
+            given = fields.items("charges")
+            refuse_rest(fields, "charges")
+            charges = read_json(None if given is None else list(given))
+        witness = audit.witness(
+            request, "spend.reconciled", subject=lambda _: upstream or "ledger", render=_summary
+        )
+        lines = await ledger.reconcile(
+            charges, upstream=upstream, complete=complete, is_dry_run=is_dry_run, witness=witness
+        )
+        return JSONResponse(_reconciliation(lines, is_dry_run=is_dry_run))
 
     return routes
 
@@ -196,7 +199,8 @@ _EXPORT: Final[dict[str, Any]] = {
 
 
 def _by(request: Request) -> list[By]:
-    names = [name.strip() for name in request.query_params.get("by", By.TEAM.value).split(",")]
+    given = request.query_params.getlist("by") or [By.TEAM.value]
+    names = [name.strip() for name in ",".join(given).split(",")]
     for name in names:
         if name not in {item.value for item in By} or names.count(name) > 1:
             choices = ", ".join(repr(item.value) for item in By)
@@ -206,8 +210,8 @@ def _by(request: Request) -> list[By]:
 
 
 def _span(request: Request, default: Span) -> Span:
-    begins_at = _moment(request, "from") or default.begins_at
-    ends_at = _moment(request, "to") or default.ends_at
+    begins_at = query_moment(request, "from") or default.begins_at
+    ends_at = query_moment(request, "to", is_end=True) or default.ends_at
     if begins_at >= ends_at:
         message = "Invalid 'to': expected a moment after 'from'."
         raise InvalidValue(message, param="to")
@@ -218,26 +222,11 @@ def _complete_span(request: Request) -> Span | None:
     if not read_flag(request, "complete"):
         return None
     for name in ("from", "to"):
-        if name not in request.query_params:
+        if not request.query_params.get(name):
             message = f"Missing required parameter: {name!r}, since 'complete' is said of a span."
             raise MissingParameter(message, param=name)
     nothing = datetime.fromtimestamp(0, UTC)
     return _span(request, Span(begins_at=nothing, ends_at=nothing))
-
-
-def _moment(request: Request, name: str) -> datetime | None:
-    given = request.query_params.get(name)
-    if given is None:
-        return None
-    if _UNIX.fullmatch(given):
-        return read_moment(int(given), name)
-    if _DATE.fullmatch(given):
-        try:
-            return datetime.combine(date.fromisoformat(given), time(), UTC)
-        except ValueError:
-            pass
-    # A plus sign in a query is a space.
-    return read_moment(given.replace(" ", "+"), name)
 
 
 def _wants_csv(request: Request) -> bool:
@@ -294,7 +283,7 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"-?\d+(\.\d+)?", text) is not None
 
 
-def _reconciliation(lines: list[Reconciled], *, is_dry_run: bool) -> dict[str, Any]:
+def _reconciliation(lines: Sequence[Reconciled], *, is_dry_run: bool) -> dict[str, Any]:
     corrected = [line for line in lines if line.finding is Finding.CORRECTED]
     changed_micros = sum(line.after_micros - (line.before_micros or 0) for line in corrected)
     findings = Counter(line.finding.value for line in lines)
@@ -305,6 +294,13 @@ def _reconciliation(lines: list[Reconciled], *, is_dry_run: bool) -> dict[str, A
         "changed_usd": usd(changed_micros),
         "data": [_line_document(line) for line in lines if line.finding is not Finding.UNCHANGED],
     }
+
+
+def _summary(lines: Sequence[Reconciled]) -> JsonObject:
+    """What the audit log keeps of one transaction's lines: each correction, and how the others were judged."""
+    document = _reconciliation(lines, is_dry_run=False)
+    corrected = [_line_document(line) for line in lines if line.finding is Finding.CORRECTED]
+    return {"findings": document["findings"], "changed_usd": document["changed_usd"], "corrected": corrected}
 
 
 def _line_document(line: Reconciled) -> dict[str, Any]:
@@ -320,6 +316,9 @@ def _line_document(line: Reconciled) -> dict[str, Any]:
 
 def _text(content: bytes) -> str:
     try:
-        return content.decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise ExportUnreadable("The export is not in UTF-8.", param="body") from exc
+    if "\x00" in text:
+        raise ExportUnreadable("The export holds a null character.", param="body")
+    return text

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from app.accounts.records import Team
 from app.accounts.service import Accounts
 from app.admin.audit import Audit
-from app.admin.parameters import read_fields, read_limits, read_name, read_page, refuse_rest
+from app.admin.parameters import CHECKED_ACT, read_fields, read_limits, read_name, read_page, refuse_rest
 from app.admin.rendering import listing, team_document
 from app.admin.schemas import ADMIN_BEARER, PAGE, NewTeam, TeamChange, TeamObject, answer, body
 from app.api.schemas import ERRORS
@@ -19,7 +19,10 @@ _FIELDS = ("name", "limits")
 def router(accounts: Accounts, catalog: CurrentCatalog, audit: Audit) -> APIRouter:
     """Build the endpoints."""
     routes = APIRouter(
-        prefix="/admin/v1/teams", tags=["teams and keys"], dependencies=[ADMIN_BEARER], responses=ERRORS
+        prefix="/admin/v1/teams",
+        tags=["teams and keys"],
+        dependencies=[ADMIN_BEARER, CHECKED_ACT],
+        responses=ERRORS,
     )
 
     @routes.post(

@@ -7,27 +7,38 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.admin.audit import Audit
 from app.admin.errors import UpstreamNotFound
-from app.admin.parameters import read_flag
+from app.admin.parameters import CHECKED_ACT, read_fields, read_flag, read_page, refuse_rest
 from app.admin.rendering import seconds
-from app.admin.schemas import ADMIN_BEARER, DRY_RUN
+from app.admin.schemas import ADMIN_BEARER, DRY_RUN, PAGE, body
 from app.api.schemas import ERRORS, query
 from app.catalog.current import CurrentCatalog
 from app.catalog.entries import Catalog, Upstream
+from app.domain.errors import InvalidValue
 from app.jobs.routes import Health, Routes
 from app.kit.json import JsonObject
 from app.routing.health import WHOLE, UpstreamState, breaker
 
 _SWITCHES: Final = {"enable": "on", "disable": "off", "drain": "draining"}
 _ACTIONS: Final = {"enable": "upstream.enabled", "disable": "upstream.disabled", "drain": "upstream.drained"}
+_ONE_MODEL: Final = "Only this model, by its public name or the upstream's own."
+
+
+class UpstreamPart(BaseModel):
+    """What of an upstream is meant."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"model": "gpt-image-2"}})
+
+    model: str | None = Field(None, min_length=1, description=f"{_ONE_MODEL} All of it unless one is given.")
+
+
 _NAMED: Final[dict[str, Any]] = {
-    "parameters": [
-        query("model", "Only this model, by its public name or the upstream's own.", {"type": "string"}),
-        DRY_RUN,
-    ]
+    **body(UpstreamPart),
+    "parameters": [query("model", f"As in the body: {_ONE_MODEL.lower()}", {"type": "string"}), DRY_RUN],
 }
 _ANSWER: Final[dict[int | str, dict[str, Any]]] = {200: {"description": "The upstream as it stands now."}}
 
@@ -35,7 +46,10 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {200: {"description": "The ups
 def router(routing: Routes, current: CurrentCatalog, audit: Audit) -> APIRouter:
     """Build the endpoints."""
     routes = APIRouter(
-        prefix="/admin/v1/upstreams", tags=["upstreams"], dependencies=[ADMIN_BEARER], responses=ERRORS
+        prefix="/admin/v1/upstreams",
+        tags=["upstreams"],
+        dependencies=[ADMIN_BEARER, CHECKED_ACT],
+        responses=ERRORS,
     )
 
     async def documents(upstreams: Sequence[Upstream]) -> list[JsonObject]:
@@ -46,15 +60,25 @@ def router(routing: Routes, current: CurrentCatalog, audit: Audit) -> APIRouter:
             for item in upstreams
         ]
 
-    @routes.get("", summary="List upstreams", responses={200: {"description": "Every upstream."}})
-    async def search(_request: Request) -> Response:
-        """List every upstream of the catalog in force, with its health."""
-        data = await documents(list(current.get().upstreams.values()))
+    @routes.get(
+        "",
+        summary="List upstreams",
+        openapi_extra={"parameters": PAGE},
+        responses={200: {"description": "A page of upstreams, in the catalog's order."}},
+    )
+    async def search(request: Request) -> Response:
+        """List the upstreams of the catalog in force, with their health; `after` is a name."""
+        after, limit = read_page(request)
+        known = current.get().upstreams
+        if after is not None and after not in known:
+            raise UpstreamNotFound(f"There is no upstream {after!r}.", param="after")
+        rest = list(known.values())[0 if after is None else list(known).index(after) + 1 :]
+        data = await documents(rest[:limit])
         return JSONResponse(
             {
                 "object": "list",
                 "data": data,
-                "has_more": False,
+                "has_more": len(rest) > limit,
                 "first_id": data[0]["name"] if data else None,
                 "last_id": data[-1]["name"] if data else None,
             }
@@ -67,7 +91,7 @@ def router(routing: Routes, current: CurrentCatalog, audit: Audit) -> APIRouter:
 
     async def turn(request: Request, name: str, verb: str) -> Response:
         upstream = _upstream(current.get(), name)
-        models = _models(current.get(), upstream, request.query_params.get("model"))
+        models = _models(current.get(), upstream, await _model_named(request))
         if read_flag(request, "dry_run"):
             (now,) = await documents([upstream])
             would: JsonObject = {
@@ -101,7 +125,7 @@ def router(routing: Routes, current: CurrentCatalog, audit: Audit) -> APIRouter:
     async def reset(request: Request, name: str) -> Response:
         """Forget an upstream's failures and absences, so that it is asked at once. The switch stays."""
         upstream = _upstream(current.get(), name)
-        models = _models(current.get(), upstream, request.query_params.get("model"))
+        models = _models(current.get(), upstream, await _model_named(request))
         if read_flag(request, "dry_run"):
             (now,) = await documents([upstream])
             return JSONResponse({**now, "dry_run": True, "would": {"breaker": "closed"}})
@@ -110,6 +134,21 @@ def router(routing: Routes, current: CurrentCatalog, audit: Audit) -> APIRouter:
         return JSONResponse((await documents([upstream]))[0])
 
     return routes
+
+
+async def _model_named(request: Request) -> str | None:
+    """The model that an operator names, in the body or in the query; None: all of the upstream is meant.
+
+    Raises:
+        GatewayError: the body holds something else, or another model than the query.
+    """
+    fields = await read_fields(request)
+    in_body, in_query = fields.text("model"), request.query_params.get("model")
+    refuse_rest(fields, "model")
+    if in_body is not None and in_query is not None and in_body != in_query:
+        message = "Invalid 'model': the body and the query name different ones. Send one of them."
+        raise InvalidValue(message, param="model")
+    return in_query if in_body is None else in_body
 
 
 def _upstream(catalog: Catalog, name: str) -> Upstream:

@@ -8,7 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.admin.audit import Audit
-from app.admin.parameters import read_document, read_fields, read_flag, read_moment, read_page, refuse_rest
+from app.admin.parameters import (
+    CHECKED_ACT,
+    read_document,
+    read_fields,
+    read_flag,
+    read_moment,
+    read_page,
+    refuse_rest,
+)
 from app.admin.rendering import listing, seconds
 from app.admin.schemas import ADMIN_BEARER, DRY_RUN, PAGE, Moment, answer, body
 from app.api import queries
@@ -57,7 +65,9 @@ class EndpointObject(BaseModel):
 class CreatedEndpoint(EndpointObject):
     """An endpoint just made."""
 
-    secret: str | None = Field(description="The team's secret, shown this once if it is the team's first.")
+    secret: str | None = Field(
+        description="The team's secret, shown this once; null when it has been shown before."
+    )
 
 
 class SecretRotation(BaseModel):
@@ -115,7 +125,10 @@ class Replay(BaseModel):
 def router(webhooks: Webhooks, vault: Vault, audit: Audit) -> APIRouter:
     """Build the endpoints."""
     routes = APIRouter(
-        prefix="/admin/v1/webhooks", tags=["webhooks"], dependencies=[ADMIN_BEARER], responses=ERRORS
+        prefix="/admin/v1/webhooks",
+        tags=["webhooks"],
+        dependencies=[ADMIN_BEARER, CHECKED_ACT],
+        responses=ERRORS,
     )
 
     @routes.post(
@@ -193,8 +206,11 @@ def router(webhooks: Webhooks, vault: Vault, audit: Audit) -> APIRouter:
         "/secrets/rotate",
         summary="Give a team a new secret",
         status_code=201,
-        openapi_extra=body(SecretRotation),
-        responses=answer(ShownSecret, "The new secret.", 201),
+        openapi_extra={**body(SecretRotation), "parameters": [DRY_RUN]},
+        responses={
+            200: {"description": "With `dry_run`: when the secret that signs now would end."},
+            **answer(ShownSecret, "The new secret.", 201),
+        },
     )
     async def rotate(request: Request) -> Response:
         """Make a secret and show it this once; the old one signs beside it until the overlap is over."""
@@ -207,6 +223,10 @@ def router(webhooks: Webhooks, vault: Vault, audit: Audit) -> APIRouter:
         if not 0 <= overlap_s <= OVERLAP_S:
             message = f"Invalid 'overlap_s': expected seconds from 0 to {OVERLAP_S:g}, but got {overlap_s:g}."
             raise InvalidValue(message, param="overlap_s")
+        if read_flag(request, "dry_run"):
+            ends_at = await vault.check_rotation(team_id, overlap_s=overlap_s)
+            would: JsonObject = {"previous_expires_at": seconds(ends_at)}
+            return JSONResponse({"team_id": team_id, "dry_run": True, "would": would})
         witness = audit.witness(request, "webhook_secret.rotated", subject=_team_of, render=_rotation)
         rotation, secret = await vault.rotate(team_id, overlap_s=overlap_s, witness=witness)
         document = {
@@ -269,6 +289,8 @@ def router(webhooks: Webhooks, vault: Vault, audit: Audit) -> APIRouter:
         if since is None or until is None:
             missing = "from" if since is None else "to"
             raise MissingParameter(f"Missing required parameter: '{missing}'.", param=missing)
+        if since >= until:
+            raise InvalidValue("Invalid 'to': expected a moment after 'from'.", param="to")
         is_dry = read_flag(request, "dry_run")
         witness = audit.witness(
             request, "webhook_deliveries.replayed", subject=lambda _: team_id or _ANY, render=_replayed
@@ -287,10 +309,18 @@ def router(webhooks: Webhooks, vault: Vault, audit: Audit) -> APIRouter:
         "/deliveries/{delivery_id}/resend",
         summary="Send an event to its receiver again",
         status_code=201,
-        responses=answer(DeliveryObject, "The new delivery, of the same event.", 201),
+        openapi_extra={"parameters": [DRY_RUN]},
+        responses={
+            200: {"description": "With `dry_run`: the delivery, whose event could be sent again."},
+            **answer(DeliveryObject, "The new delivery, of the same event.", 201),
+        },
     )
     async def resend(request: Request, delivery_id: str) -> Response:
         """Send the event of a delivery to the same receiver again, under the same id, with tries of its own."""
+        if read_flag(request, "dry_run"):
+            delivery = await webhooks.check_resend(delivery_id)
+            would: JsonObject = {"event_id": delivery.event_id, "url": delivery.url}
+            return JSONResponse({**_delivery(delivery), "dry_run": True, "would": would})
         witness = audit.witness(
             request, "webhook_delivery.resent", subject=lambda _: delivery_id, render=_summary
         )

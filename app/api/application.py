@@ -12,6 +12,7 @@ from app.api import documentation
 from app.api.authentication import Authentication
 from app.api.errors import ErrorBoundary, install_handlers
 from app.api.instruments import HttpInstruments
+from app.api.nulls import NoNulls
 from app.api.observation import Observation
 from app.api.openapi import complete
 from app.api.request_id import RequestIds
@@ -54,6 +55,7 @@ def create_app(
             Middleware(Retirements),
             Middleware(ErrorBoundary),
             Middleware(Authentication, accounts=accounts, are_metrics_public=are_metrics_public),
+            Middleware(NoNulls),
         ],
     )
     install_handlers(app)

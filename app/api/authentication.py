@@ -16,7 +16,10 @@ from app.api import documentation
 PUBLIC_PATHS: Final = frozenset({"/healthz", "/readyz", "/openapi.json"}) | documentation.PATHS
 """What contract 4 opens to everybody, besides signed links and the console's static files."""
 _CONSOLE: Final = "/console"
-_OPERATORS: Final = "/admin/v1/"
+_OPERATORS: Final = "/admin/v1"
+LOOKS: Final = frozenset({f"{_OPERATORS}/config/check"})
+"""Operators' POSTs that change nothing."""
+_TRUE: Final = frozenset({"true", "1"})
 _METRICS: Final = "/metrics"
 _FILE_CONTENT: Final = re.compile(r"/v1/files/[^/]+/content")
 _SIGNATURE: Final = frozenset({"exp", "kid", "sig"})
@@ -87,6 +90,18 @@ def _address(scope: Scope) -> str | None:
     return None if client is None else client[0]
 
 
+def only_looks(scope: Scope) -> bool:
+    """Whether an operator's request changes nothing, provided that its endpoint has a dry run where it asks for one."""
+    query = parse_qs(scope["query_string"].decode("latin-1"))
+    is_dry = query.get("dry_run", [""])[-1].lower() in _TRUE
+    return scope["method"] in {"GET", "HEAD"} or scope["path"] in LOOKS or is_dry
+
+
+def may_only_look() -> AdminKeyRequired:
+    """What an operator is told whose key may change nothing."""
+    return AdminKeyRequired("This key may only look. Send an admin key that may change things.")
+
+
 def _token(scope: Scope) -> str:
     given = Headers(scope=scope).get("authorization", "")
     match = _BEARER.fullmatch(given)
@@ -97,11 +112,11 @@ def _token(scope: Scope) -> str:
 
 def _check_role(caller: Caller, scope: Scope) -> None:
     path: str = scope["path"]
-    if path.startswith(_OPERATORS) or path == _METRICS:
+    if path.startswith(f"{_OPERATORS}/") or path in {_OPERATORS, _METRICS}:
         if not caller.role.is_operator:
             raise AdminKeyRequired(f"{path!r} is for operators. Send an admin key.")
-        if caller.role is Role.ADMIN_READ and scope["method"] not in {"GET", "HEAD"}:
-            raise AdminKeyRequired("This key may only look. Send an admin key that may change things.")
+        if caller.role is Role.ADMIN_READ and not only_looks(scope):
+            raise may_only_look()
     elif caller.role.is_operator:
         raise InvalidApiKey(
             "This is an admin key, which opens only /admin/v1 and /metrics. Send a team's API key."

@@ -34,6 +34,16 @@ MAX_RETRY_AFTER_S: Final = 60
 """OpenAI's SDKs ignore a longer `retry-after`, and then ask again at once."""
 _STORE_RETRY_AFTER_S: Final = 1.0
 _IMAROUTER: Final = "/v1/image/"
+_IMAROUTER_NAMES: Final = {
+    "'image'": "'imageUrls'",
+    "'images'": "'imageUrls'",
+    "'mask'": "'maskUrl'",
+    "'n'": "'numImages'",
+    "'output_format'": "'outputFormat'",
+    "'size'": "'imageSize'",
+    "'webhook_url'": "'webhookUrl'",
+}
+"""What parameters are called there, as sentences quote them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,10 +154,17 @@ def error_response(problem: Problem, *, path: str = "") -> Response:
         headers["location"] = f"/v1/jobs/{problem.job_id}"
         headers["x-darkroom-job-id"] = problem.job_id
     if path.startswith(_IMAROUTER):
-        document: dict[str, object] = {"error": problem.message, "code": problem.code}
+        document: dict[str, object] = {"error": in_imarouters_words(problem.message), "code": problem.code}
     else:
         document = error_document(problem)
     return JSONResponse(document, status_code=problem.status, headers=headers)
+
+
+def in_imarouters_words(message: str) -> str:
+    """A sentence for a client that knows parameters by ImaRouter's names."""
+    for ours, theirs in _IMAROUTER_NAMES.items():
+        message = message.replace(ours, theirs)
+    return message
 
 
 class ErrorBoundary:

@@ -11,6 +11,9 @@ from starlette.responses import Response
 from app.api.schemas import Health
 from app.db.engine import StoreUnavailable
 from app.domain.errors import GatewayError
+from app.kit.telemetry import get_logger
+
+LOG = get_logger(__name__)
 
 Check: TypeAlias = Callable[[], Awaitable[None]]
 """Proves that a part works, or raises `StoreUnavailable` or a `GatewayError` that says what is wrong."""
@@ -58,14 +61,14 @@ async def _run(checks: Mapping[str, Check]) -> dict[str, str]:
         await asyncio.wait(running.values(), timeout=_CHECK_S)
     for task in running.values():
         task.cancel()
-    return {name: _state(task) for name, task in running.items()}
+    return {name: _state(name, task) for name, task in running.items()}
 
 
 async def _called(check: Check) -> None:
     await check()
 
 
-def _state(task: asyncio.Task[None]) -> str:
+def _state(name: str, task: asyncio.Task[None]) -> str:
     if not task.done():
         return f"no answer within {_CHECK_S:g} s"
     match task.exception():
@@ -73,5 +76,8 @@ def _state(task: asyncio.Task[None]) -> str:
             return "ok"
         case StoreUnavailable() | GatewayError() as exc:
             return str(exc)
-        case BaseException() as exc:
+        case asyncio.CancelledError() as exc:
             raise exc
+        case BaseException() as exc:
+            LOG.error("ready.check_failed", check=name, exc_info=exc)
+            return "it failed; this process's log tells why"

@@ -20,7 +20,7 @@ from app.api.answers import POLL_AFTER_S, repetition_headers
 from app.api.authentication import caller_of
 from app.api.calls import fingerprint_of, read_options
 from app.api.delivery import noted
-from app.api.errors import problem_of_view
+from app.api.errors import in_imarouters_words, problem_of_view
 from app.api.forms import FormLimits
 from app.api.intake import Intake, Source, canonical, linked, read_picture_json
 from app.api.parameters import Fields
@@ -150,7 +150,7 @@ def job_document(view: JobView, renderer: Renderer) -> dict[str, object]:
             }
             for picture in made
         ],
-        "error": None if problem is None else problem.message,
+        "error": None if problem is None else in_imarouters_words(problem.message),
         "usage": _usage(view),
     }
     adjusted = result.get("adjusted") or list(view.job.request.adjusted)

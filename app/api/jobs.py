@@ -34,13 +34,19 @@ _MAX_WAIT_S: Final = 60.0
 _MAX_PAGE: Final = 100
 _LISTED_BY: Final = ("status", "model", "limit", "after")
 _EVENT_ID: Final = re.compile(r"(-1|[0-9]{1,9})-([0-9]{1,9})")
+_SHAPE: Final = "image_job"
 _WAIT: Final[dict[str, Any]] = {
     "parameters": [
+        query(
+            "shape",
+            "`image_job`: as lists and events have it, whichever API the job came in by.",
+            {"type": "string", "enum": [_SHAPE]},
+        ),
         query(
             "wait",
             "Seconds to hold the answer until the job is final.",
             {"type": "number", "minimum": 0, "maximum": _MAX_WAIT_S, "default": 0},
-        )
+        ),
     ]
 }
 _FILTERS: Final[dict[str, Any]] = {
@@ -81,9 +87,10 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
     async def show(request: Request, job_id: str) -> Response:
         """Look at a job, now or when it is final."""
         timeout_s = queries.number(request, "wait", default=0, low=0, high=_MAX_WAIT_S)
+        shape = queries.word(request, "shape", (_SHAPE,))
         view = await jobs.wait(job_id, caller_of(request).team_id, timeout_s=timeout_s, is_caller=False)
         headers = {} if view.job.status.is_final else {"retry-after": str(POLL_AFTER_S)}
-        if view.job.dialect == imarouter.DIALECT:
+        if view.job.dialect == imarouter.DIALECT and shape is None:
             return JSONResponse(imarouter.job_document(view, renderer), headers=headers)
         return JSONResponse(renderer.job(view), headers=headers)
 

@@ -36,6 +36,7 @@ _MORE: Final[Mapping[tuple[str, str], frozenset[int]]] = {
     ("post", "/admin/v1/jobs/{job_id}/requeue"): frozenset({400, 409, 429, 502}),
     ("post", "/admin/v1/keys"): frozenset({404}),
     ("post", "/admin/v1/webhooks/deliveries/{delivery_id}/resend"): frozenset({409}),
+    ("post", "/admin/v1/webhooks/deliveries/replay"): frozenset({404}),
     ("post", "/admin/v1/webhooks/endpoints"): frozenset({404}),
     ("post", "/admin/v1/webhooks/secrets/rotate"): frozenset({404}),
 }
@@ -158,7 +159,8 @@ def _statuses(method: str, path: str, operation: Mapping[str, Any]) -> set[int]:
     parameters = operation.get("parameters", [])
     found = {401, 429, 500, 503} | _MORE.get((method, path), frozenset())
     if path.startswith(_OPERATORS):
-        found.add(403)
+        # An act with anything that its endpoint does not take is refused.
+        found |= {403} if method == "get" else {400, 403, 413}
     if any(item["in"] == "path" for item in parameters):
         found.add(404)
     if "requestBody" in operation:

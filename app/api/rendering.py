@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from app.assets.links import LinkSigner
 from app.assets.records import Asset
@@ -79,6 +79,17 @@ class Renderer:
         if view.job.result is None:
             return None
         return result_of(view.job.result, [{"url": url} for url in self.links(view)])
+
+
+def without_links(job: Mapping[str, Any]) -> dict[str, Any]:
+    """An `image_job` for somebody who may know of its pictures and not see them."""
+    result = job["result"]
+    return {
+        **job,
+        "unsigned_urls": [],
+        "result": result and {**result, "data": []},
+        "late": [{"file_id": item["file_id"]} for item in job["late"]],
+    }
 
 
 def result_of(result: Mapping[str, object], data: Sequence[Mapping[str, object]]) -> dict[str, object]:

@@ -221,6 +221,8 @@ class FileStorage:
             return
 
     def _check(self) -> None:
+        if not self._root.is_dir():
+            raise StorageUnavailable("storage failed: its folder is gone")
         with _translated(reading=False):
             probe = self._root / f".{secrets.token_hex(8)}.part"
             try:
@@ -242,7 +244,7 @@ class FileStorage:
             raise KeyRefused(f"not a storage key of ours: {key!r}")
         try:
             folder = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError as exc:
+        except (FileNotFoundError, NotADirectoryError) as exc:
             raise StorageUnavailable("storage failed: its folder is gone") from exc
         try:
             for shard in match.group(1, 2):

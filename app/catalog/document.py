@@ -291,7 +291,7 @@ class Section:
 def suggestion(written: str, known: Collection[str], *, otherwise: str) -> str:
     """A fix for a word that is not known: the nearest known one, or `otherwise` as a sentence."""
     near = difflib.get_close_matches(written, known, n=1, cutoff=0.6)
-    return f"Did you mean {near[0]!r}?" if near else f"{otherwise}."
+    return f"Did you mean {str(near[0])!r}?" if near else f"{otherwise}."
 
 
 def digest_form(node: Node) -> object:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.configuration import connect_as_admin
-from app.cli.options import AdminKey, AsJson, BaseUrl
+from app.cli.options import AdminKey, AdminUrl, AsJson
 from app.cli.tables import moment, print_table
 
 app = typer.Typer(add_completion=False)
@@ -18,7 +18,7 @@ def audit(
         str | None, typer.Option("--object", help="Only what was done to this id or name.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, RedisError
 from sqlalchemy import text
 
+from app.accounts.service import Accounts
 from app.assets.errors import StorageUnavailable
 from app.assets.storage import storage_from_url
 from app.catalog.embedded import SANDBOX
@@ -132,6 +133,8 @@ async def check_database(settings: Settings) -> list[Finding]:
                         await connection.execute(text("SELECT clock_timestamp()"))
                     ).scalar_one()
                 found.append(_clock((datetime.now(UTC) - theirs).total_seconds()))
+            if revision == newest and len(settings.secret_keys) > 1:
+                found.append(_left_behind(await Accounts(database, settings.secret_keys).count_left_behind()))
             return found
     except CommandFailed as exc:
         return [_refused("database", exc)]
@@ -307,6 +310,17 @@ def _refused(check: str, exc: CommandFailed) -> Finding:
     """What `explained` says, told apart into what is wrong and what to do."""
     said, _, fix = str(exc).partition(". ")
     return Finding(check, Verdict.FAIL, said.rstrip("."), fix or None)
+
+
+def _left_behind(keys: int) -> Finding:
+    if not keys:
+        return Finding("secrets", Verdict.OK, "every API key is recognised by the newest secret")
+    return Finding(
+        "secrets",
+        Verdict.WARN,
+        f"{keys} API keys are recognised by an older secret of DARKROOM_SECRET_KEY alone",
+        "Keep it. Run `darkroom secrets rotate` once every process has the newest; keys follow when they are used.",
+    )
 
 
 def _clock(difference_s: float) -> Finding:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
+from urllib.parse import quote
 
 import httpx2
 
@@ -16,6 +17,7 @@ FINAL: Final = frozenset({"succeeded", "failed", "cancelled", "expired"})
 """The states that a job never leaves."""
 
 _FILES: Final = "/v1/files/"
+_NOTHING_THERE: Final = "There is nothing at "
 _PAGE: Final = 100
 # A submit whose connection broke is repeated under the same Idempotency-Key, so it is never bought twice.
 _SUBMITS: Final = 3
@@ -82,7 +84,8 @@ class Gateway:
 
     def job(self, job_id: str, *, wait_s: float = 0.0) -> JsonObject:
         """A job as it stands, held back up to `wait_s` seconds (at most 60) until it is final."""
-        query = {"wait": f"{wait_s:g}"} if wait_s else {}
+        # Whichever API it came in by.
+        query = {"shape": "image_job", **({"wait": f"{wait_s:g}"} if wait_s else {})}
         return self._ask("GET", f"/v1/jobs/{_segment(job_id)}", params=query, timeout_s=_ANSWER_S + wait_s)
 
     def jobs(self, filters: Mapping[str, str], limit: int) -> list[JsonObject]:
@@ -168,7 +171,7 @@ class Gateway:
     def turn_upstream(self, name: str, verb: str, model: str | None) -> JsonObject:
         """`enable`, `disable`, `drain` or `reset` an upstream, or one of its models, and return it."""
         query = {} if model is None else {"model": model}
-        return self._ask("POST", f"/admin/v1/upstreams/{_segment(name)}/{verb}", params=query)
+        return self._ask("POST", f"/admin/v1/upstreams/{_name(name)}/{verb}", params=query)
 
     def spend(self, query: Mapping[str, str]) -> JsonObject:
         """What was spent, as `GET /admin/v1/spend` groups it."""
@@ -324,6 +327,13 @@ def _segment(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    """A name of the catalog as part of a path."""
+    if not text or text.strip(".") == "":
+        raise UsageMistake(f"{text!r} is no name.")
+    return quote(text, safe="")
+
+
 def _refusal(response: httpx2.Response) -> CommandFailed:
     body: Any = _json(response) or {}
     error = body.get("error")
@@ -334,6 +344,11 @@ def _refusal(response: httpx2.Response) -> CommandFailed:
             "Check --base-url."
         )
     said = f"{message} ({code})" if code else message
+    if response.status_code == 404 and message.startswith(_NOTHING_THERE) and "/admin/" in response.url.path:
+        return CommandFailed(
+            f"{said}\nOperators may be served elsewhere: set DARKROOM_ADMIN_LISTEN as the gateway has it, or give that "
+            "address with --base-url."
+        )
     match response.status_code:
         case 401 | 403:
             return KeyRefused(f"{said}\nCheck --api-key.")

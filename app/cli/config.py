@@ -10,7 +10,7 @@ import typer
 from app.cli.catalog import CatalogMistakes, CheckedCatalog, check_catalog
 from app.cli.configuration import connect_as_admin, load_settings
 from app.cli.errors import CommandFailed
-from app.cli.options import AdminKey, AsJson, BaseUrl
+from app.cli.options import AdminKey, AdminUrl, AsJson
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,7 +42,7 @@ def check(
 
 
 @app.command()
-def reload(base_url: BaseUrl = None, api_key: AdminKey = None, as_json: AsJson = False) -> None:
+def reload(base_url: AdminUrl = None, api_key: AdminKey = None, as_json: AsJson = False) -> None:
     """Have a running gateway read its catalog file again, in every process.
 
     A file with mistakes is refused, and the catalog in force stays. Jobs in flight finish on the one they began with.

@@ -33,14 +33,14 @@ def connect(base_url: str | None, api_key: str | None) -> Gateway:
 
 
 def connect_as_admin(base_url: str | None, admin_key: str | None) -> Gateway:
-    """As `connect`, with an admin key.
+    """As `connect`, with an admin key, and where DARKROOM_ADMIN_LISTEN says that operators are served.
 
     Raises:
         CommandFailed: the settings have mistakes, or name no key.
     """
     settings = _client_settings()
     key = admin_key or _text(settings.admin_key)
-    return Gateway(base_url or settings.public_url, _given(key, "DARKROOM_ADMIN_KEY", "--api-key"))
+    return Gateway(base_url or settings.admin_url, _given(key, "DARKROOM_ADMIN_KEY", "--api-key"))
 
 
 def _client_settings() -> ClientSettings:

@@ -8,7 +8,7 @@ import typer
 from app.cli.configuration import connect_as_admin
 from app.cli.errors import UsageMistake
 from app.cli.limits import limits_text, read_limits
-from app.cli.options import AdminKey, AsJson, BaseUrl, ChangedLimits, Limits
+from app.cli.options import AdminKey, AdminUrl, AsJson, ChangedLimits, Limits
 from app.cli.tables import moment, print_table
 from app.kit.json import JsonObject
 
@@ -31,7 +31,7 @@ def create(
     expires_at: Annotated[
         str | None, typer.Option(help="When it stops working, such as 2027-01-31T00:00:00Z. [default: never]")
     ] = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +54,7 @@ def create(
 @app.command("list")
 def list_keys(
     team: Annotated[str | None, typer.Option(help="Only keys of this team, by id or name.")] = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -85,16 +85,21 @@ def update(
     key_id: KeyId,
     name: Annotated[str | None, typer.Option(help="A new name.")] = None,
     limits: ChangedLimits = None,
-    base_url: BaseUrl = None,
+    expires_at: Annotated[
+        str | None, typer.Option(help="When it stops working, such as 2027-01-31; `never` lifts its expiry.")
+    ] = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rename a key, or change its limits. They apply beside those of its team."""
+    """Rename a key, or change its expiry or its limits. They apply beside those of its team."""
     changes: JsonObject = {} if name is None else {"name": name}
     if limits:
         changes["limits"] = read_limits(limits)
+    if expires_at is not None:
+        changes["expires_at"] = None if expires_at == "never" else expires_at
     if not changes:
-        raise UsageMistake("There is nothing to change. Give --name or --limit.")
+        raise UsageMistake("There is nothing to change. Give --name, --limit or --expires-at.")
     with connect_as_admin(base_url, api_key) as gateway:
         key: Any = gateway.change_key(key_id, changes)
     if as_json:
@@ -114,7 +119,7 @@ def rotate(
             "--overlap-s", min=0, help="Seconds for which the old key still works. [default: 86400, a day]"
         ),
     ] = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -136,7 +141,7 @@ def rotate(
 @app.command()
 def revoke(
     key_id: KeyId,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:

@@ -12,6 +12,13 @@ BaseUrl: TypeAlias = Annotated[
         help="Where the gateway is reached. [default: DARKROOM_PUBLIC_URL, else http://127.0.0.1:8080]",
     ),
 ]
+AdminUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        help="Where operators are served. [default: DARKROOM_ADMIN_LISTEN, else as for clients]",
+    ),
+]
 ApiKey: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -43,6 +50,7 @@ Limits: TypeAlias = Annotated[
         "--limit",
         metavar="NAME=VALUE",
         help="May be repeated: allowed_models=A,B requests_per_minute=60 images_per_minute=60 max_jobs=20 "
+        "max_queued=100 "
         "budget_day_usd=5 budget_month_usd=100.",
     ),
 ]

@@ -8,7 +8,7 @@ import typer
 
 from app.cli.configuration import connect_as_admin
 from app.cli.errors import UsageMistake
-from app.cli.options import AdminKey, AsJson, BaseUrl
+from app.cli.options import AdminKey, AdminUrl, AsJson
 from app.cli.tables import print_table
 
 app = typer.Typer(add_completion=False)
@@ -36,7 +36,7 @@ def reconcile(
     begins: Annotated[str | None, typer.Option("--from", help="The bill's first day.")] = None,
     ends: Annotated[str | None, typer.Option("--to", help="The first day that it no longer covers.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from app.cli.configuration import connect_as_admin
-from app.cli.options import AdminKey, AsJson, BaseUrl
+from app.cli.options import AdminKey, AdminUrl, AsJson
 from app.cli.tables import print_table
 
 app = typer.Typer(add_completion=False)
@@ -37,7 +37,7 @@ def spend(
         str | None, typer.Option("--to", help="The first day that no longer belongs. [default: now]")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for a spreadsheet.")] = False,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:

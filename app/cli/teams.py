@@ -8,7 +8,7 @@ import typer
 from app.cli.configuration import connect_as_admin
 from app.cli.errors import UsageMistake
 from app.cli.limits import limits_text, read_limits
-from app.cli.options import AdminKey, AsJson, BaseUrl, ChangedLimits, Limits
+from app.cli.options import AdminKey, AdminUrl, AsJson, ChangedLimits, Limits
 from app.cli.tables import moment, print_facts, print_table
 from app.kit.json import JsonObject
 
@@ -21,7 +21,7 @@ Team = Annotated[str, typer.Argument(metavar="TEAM", help="The team's id or name
 def create(
     name: Annotated[str, typer.Argument(help="The team's name.")],
     limits: Limits = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -37,7 +37,7 @@ def create(
 
 
 @app.command("list")
-def list_teams(base_url: BaseUrl = None, api_key: AdminKey = None, as_json: AsJson = False) -> None:
+def list_teams(base_url: AdminUrl = None, api_key: AdminKey = None, as_json: AsJson = False) -> None:
     """List every team."""
     with connect_as_admin(base_url, api_key) as gateway:
         teams = gateway.teams()
@@ -49,7 +49,7 @@ def list_teams(base_url: BaseUrl = None, api_key: AdminKey = None, as_json: AsJs
 
 
 @app.command()
-def show(team: Team, base_url: BaseUrl = None, api_key: AdminKey = None, as_json: AsJson = False) -> None:
+def show(team: Team, base_url: AdminUrl = None, api_key: AdminKey = None, as_json: AsJson = False) -> None:
     """Show one team with its limits."""
     with connect_as_admin(base_url, api_key) as gateway:
         found = gateway.find_team(team)
@@ -61,7 +61,7 @@ def update(
     team: Team,
     name: Annotated[str | None, typer.Option(help="A new name.")] = None,
     limits: ChangedLimits = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:

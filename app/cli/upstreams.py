@@ -13,7 +13,7 @@ from app.cli.catalog import CatalogMistakes, CheckedCatalog, check_catalog
 from app.cli.checks import Finding, Verdict, check_upstreams
 from app.cli.configuration import connect_as_admin, load_settings
 from app.cli.errors import CommandFailed, UsageMistake
-from app.cli.options import AdminKey, AsJson, BaseUrl
+from app.cli.options import AdminKey, AdminUrl, AsJson
 from app.cli.purchases import Purchase, buy_one, cheapest_route
 from app.cli.tables import print_facts, print_table
 from app.domain.money import Certainty, usd
@@ -34,7 +34,7 @@ _DONE: Final = {"enable": "enabled", "disable": "disabled", "drain": "draining",
 
 
 @app.command("list")
-def list_upstreams(base_url: BaseUrl = None, api_key: AdminKey = None, as_json: AsJson = False) -> None:
+def list_upstreams(base_url: AdminUrl = None, api_key: AdminKey = None, as_json: AsJson = False) -> None:
     """List every upstream with its health."""
     with connect_as_admin(base_url, api_key) as gateway:
         upstreams = gateway.upstreams()
@@ -51,7 +51,7 @@ def list_upstreams(base_url: BaseUrl = None, api_key: AdminKey = None, as_json: 
 def enable(
     name: Name,
     model: ModelName = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +63,7 @@ def enable(
 def disable(
     name: Name,
     model: ModelName = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +75,7 @@ def disable(
 def drain(
     name: Name,
     model: ModelName = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -87,7 +87,7 @@ def drain(
 def reset(
     name: Name,
     model: ModelName = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.configuration import connect_as_admin
-from app.cli.options import AdminKey, AsJson, BaseUrl
+from app.cli.options import AdminKey, AdminUrl, AsJson
 from app.cli.tables import moment, print_table
 from app.kit.json import JsonObject
 
@@ -25,7 +25,7 @@ def create(
         list[str] | None,
         typer.Option(help="May be repeated: job.succeeded, job.failed, ... [default: every event]"),
     ] = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +49,7 @@ def create(
 @app.command("list")
 def list_endpoints(
     team: Annotated[str | None, typer.Option(help="Only this team's, by id or name.")] = None,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -79,7 +79,7 @@ def deliveries(
     job: Annotated[str | None, typer.Option(help="Only of this job, by id.")] = None,
     team: Annotated[str | None, typer.Option(help="Only of this team's jobs, by id or name.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 20,
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:
@@ -109,7 +109,7 @@ def deliveries(
 @app.command()
 def resend(
     delivery_id: Annotated[str, typer.Argument(metavar="DELIVERY", help="A delivery's id, whd_...")],
-    base_url: BaseUrl = None,
+    base_url: AdminUrl = None,
     api_key: AdminKey = None,
     as_json: AsJson = False,
 ) -> None:

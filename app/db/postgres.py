@@ -36,9 +36,16 @@ _PARTING_S: Final = 0.5
 _BREAKS: Final = (OSError, TimeoutError, asyncpg.InterfaceError)
 """After these nobody knows what is under way on a connection."""
 
+_ABOUT_VALUES: Final = "22"
+"""The class of SQLSTATE whose messages quote values."""
+
 _compiled: Final[LRUCache[Any, Any]] = LRUCache(_SHAPES)
 _plans_of_built: Final[dict[int, "_Plan"]] = {}
 _plans: Final[WeakKeyDictionary[Compiled, "_Plan"]] = WeakKeyDictionary()
+
+
+class UnusableValue(Exception):
+    """The driver cannot send a value that a statement was given; which of them, and not the value."""
 
 
 class PostgresConnection:
@@ -66,6 +73,7 @@ class PostgresConnection:
 
         Raises:
             PostgresError: the database refuses it.
+            UnusableValue: a value is of the wrong kind.
             OSError: the connection is gone.
             TimeoutError: the database did not answer in time.
         """
@@ -92,11 +100,20 @@ class PostgresConnection:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
+        """Name what broke, in words that hold no value: what nobody expected is logged."""
         try:
             yield
         except asyncpg.InterfaceError as exc:
             if self.driver.is_closed():
                 raise ConnectionError("the connection to the database is gone") from exc
+            if isinstance(exc, ValueError):  # the driver's own DataError, which quotes the value
+                raise UnusableValue(str(exc).partition(":")[0]) from None
+            raise
+        except asyncpg.PostgresError as exc:
+            # The rows and keys that it could not take stand here.
+            exc.detail = None
+            if (exc.sqlstate or "").startswith(_ABOUT_VALUES):
+                exc.args = tuple(str(part).partition(":")[0] for part in exc.args)
             raise
 
     def _tell(self, sql: str, values: Sequence[Any]) -> None:

@@ -7,7 +7,7 @@ number of requests at the same moment gets more than there is.
 from collections.abc import Sequence
 from typing import Final
 
-from app.accounts.limits import NEARLY_FULL, AccountLimits, Taken, Terms, check_queue
+from app.accounts.limits import NEARLY_FULL, AccountLimits, Taken, Terms
 from app.db.connection import Connection
 from app.db.engine import Database
 from app.jobs import repository
@@ -96,18 +96,21 @@ class Allowance:
         """Take a place in the queue, a place among the jobs at once, and the money, in the job's transaction.
 
         Raises:
-            QueueFull: too many jobs of the team wait.
+            QueueFull: too many jobs of the team or of the key wait.
             RateLimitExceeded: the team or the key has as many jobs at once as it may.
             InsufficientQuota: a budget has no room.
         """
         # Others that count the same jobs wait here until this one is committed, or is not.
-        if terms.limits_jobs:
+        if terms.limits_jobs or terms.limits_queue:
             await repository.serialise(connection, f"jobs:{job.team_id}")
         waiting = await repository.count_waiting(connection, job.team_id)
-        if waiting > NEARLY_FULL and not terms.limits_jobs:
+        if waiting > NEARLY_FULL and not (terms.limits_jobs or terms.limits_queue):
             await repository.serialise(connection, f"jobs:{job.team_id}")
             waiting = await repository.count_waiting(connection, job.team_id)
-        check_queue(waiting - 1)
+        of_key = 0
+        if terms.key.max_queued is not None:
+            of_key = await repository.count_waiting_of_key(connection, job.team_id, job.api_key_id) - 1
+        terms.check_queue(of_team=waiting - 1, of_key=of_key)
         if terms.limits_jobs:
             of_team, of_key = await repository.count_open(connection, job.team_id, job.api_key_id)
             terms.check_jobs(of_team=of_team, of_key=of_key)

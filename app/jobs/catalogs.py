@@ -4,7 +4,7 @@ A process puts its own file in force when it starts, so the last one to start or
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,15 +105,17 @@ class Catalogs:
         self._content = content
         self._wake = asyncio.Event()
         self._is_offered = False
-        self._is_to_reload = False
+        self._wanted: Callable[[], Awaitable[object]] | None = None
         self._unreadable = ""
 
-    async def check(self, content: bytes) -> Catalog:
-        """Look for mistakes in a content, and put nothing in force.
+    async def check(self, content: bytes | None) -> Catalog:
+        """Look for mistakes in a content, or in this process's file (None), and put nothing in force.
 
         Raises:
             CatalogInvalid: it has some.
         """
+        if content is None:
+            content = await asyncio.to_thread(read_content, self._file)
         return await asyncio.to_thread(self._loader.parse, content)
 
     async def in_force(self) -> tuple[StoredCatalog, str] | None:
@@ -140,9 +142,12 @@ class Catalogs:
         self._events.publish(SUBJECT)
         return after
 
-    def reload_soon(self) -> None:
-        """Reload in `run`, as a signal asks for it: mistakes are logged."""
-        self._is_to_reload = True
+    def reload_soon(self, reload: Callable[[], Awaitable[object]] | None = None) -> None:
+        """Reload in `run`, as a signal asks for it: mistakes are logged.
+
+        `reload`: how; `self.reload` unless it is given.
+        """
+        self._wanted = reload or self.reload
         self._wake.set()
 
     async def offer(self) -> None:
@@ -188,14 +193,14 @@ class Catalogs:
     async def _look(self) -> None:
         if not self._is_offered:
             await self.offer()
-        if self._is_to_reload:
-            self._is_to_reload = False
+        if self._wanted is not None:
+            reload, self._wanted = self._wanted, None
             try:
-                await self.reload()
+                await reload()
             except CatalogInvalid as exc:
                 LOG.warning("catalog.refused", mistakes=str(exc))
             except StoreUnavailable:
-                self._is_to_reload = True
+                self._wanted = reload
                 raise
         await self.follow()
 

@@ -35,6 +35,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 
 from app.db.connection import Connection, built_once
 from app.db.engine import row_values
+from app.db.tables.api_keys import api_keys
 from app.db.tables.attempts import attempts
 from app.db.tables.idempotency_keys import idempotency_keys
 from app.db.tables.job_metadata import job_metadata
@@ -204,6 +205,13 @@ async def count_waiting(connection: Connection, team_id: str) -> int:
     return int((await connection.execute(_WAITING, {"team_id": team_id})).scalar_one())
 
 
+async def count_waiting_of_key(connection: Connection, team_id: str, api_key_id: str) -> int:
+    """How many jobs of one of a team's keys are queued."""
+    mine = (jobs.c.team_id == team_id, jobs.c.api_key_id == api_key_id)
+    query = select(func.count()).where(has_status(Status.QUEUED), *mine)
+    return int((await connection.execute(query)).scalar_one())
+
+
 async def count_open(connection: Connection, team_id: str, api_key_id: str) -> tuple[int, int]:
     """How many jobs are not final: all of the team, and those of one of its keys."""
     of_key = case((jobs.c.api_key_id == api_key_id, 1))
@@ -322,8 +330,14 @@ async def list_jobs(
     after: str | None,
     limit: int,
     upstream: str | None = None,
+    api_key_id: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> Sequence[Job]:
-    """Read up to `limit` jobs, newest first, beginning after the job `after`; `upstream`: those that asked it."""
+    """Read up to `limit` jobs, newest first, beginning after the job `after`; `upstream`: those that asked it.
+
+    `since`, `until`: those created from then on, and before then.
+    """
     listed, job_id, created_at = _listed(team_id, metadata)
     query = listed.order_by(created_at.desc(), job_id.desc()).limit(at_most(limit))
     if status is not None:
@@ -332,6 +346,16 @@ async def list_jobs(
         query = query.where(jobs.c.model == model)
     if upstream is not None:
         query = query.where(_has_attempt(attempts.c.upstream == upstream))
+    if api_key_id is not None:
+        query = query.where(jobs.c.api_key_id == api_key_id)
+        if team_id is None:
+            # Jobs are found in their order by team, and a key is one team's.
+            owner = select(api_keys.c.team_id).where(api_keys.c.id == api_key_id).scalar_subquery()
+            query = query.where(jobs.c.team_id == owner)
+    if since is not None:
+        query = query.where(created_at >= since)
+    if until is not None:
+        query = query.where(created_at < until)
     if after is not None:
         known = [jobs.c.id == after, *([jobs.c.team_id == team_id] if team_id is not None else [])]
         anchor = select(jobs.c.created_at).where(*known).scalar_subquery()

@@ -19,7 +19,7 @@ from app.assets.service import PictureKeeper
 from app.catalog.current import CurrentCatalog
 from app.catalog.entries import Catalog, Model, Route
 from app.catalog.keys import Keyring
-from app.catalog.pricing import Cost, actual
+from app.catalog.pricing import Cost, actual, upper_bound
 from app.db.engine import StoreUnavailable
 from app.domain.failures import CLASS_OF, FailureClass, FailureKind, UpstreamFailure
 from app.domain.money import Certainty
@@ -230,7 +230,7 @@ class Runner:
             if not await self._may_ask(candidate, is_repeat=is_repeat):
                 waits.append(_FULL_AGAIN_S)
                 continue
-            opened = await self._open(candidate, verdict, decision)
+            opened = await self._open(candidate, verdict, decision, model)
             for attempt in opened:
                 self._start(attempt, self._send(attempt, order_of(attempt)))
             if opened:
@@ -250,7 +250,9 @@ class Runner:
         upstream = candidate.route.upstream
         return await persist(lambda: self._work.routes.may_ask(upstream, is_repeat=is_repeat))
 
-    async def _open(self, candidate: Candidate, verdict: Buy, decision: Decision) -> tuple[Attempt, ...]:
+    async def _open(
+        self, candidate: Candidate, verdict: Buy, decision: Decision, model: Model
+    ) -> tuple[Attempt, ...]:
         route = candidate.route
         upstream = route.upstream
         timeout_s = min(upstream.timeout_s, decision.due_in_s + GRACE_S)
@@ -270,6 +272,7 @@ class Runner:
                     can_link=self._work.routes.can_link,
                 ),
                 pictures=pictures,
+                bound_micros=self._bound_micros(route, model, pictures),
             )
             for pictures in _shares(verdict.pictures, candidate.pictures)
         ]
@@ -292,6 +295,12 @@ class Runner:
                 await self._refused(attempt, too_late)
             return ()
         return opened
+
+    def _bound_micros(self, route: Route, model: Model, pictures: int) -> int | None:
+        """What a call may cost at its route, for a job whose own hold some other route without a price left unknown."""
+        if self._job.picture_hold_micros is not None:
+            return None
+        return upper_bound(route, model, self._job.request, pictures)
 
     async def _send(self, attempt: Attempt, order: Order) -> None:
         """Make the one paid call of an attempt, and see its answer through."""

@@ -21,7 +21,7 @@ from app.domain.errors import GatewayError
 from app.domain.money import Certainty
 from app.domain.requests import ImageRequest
 from app.jobs import adoption, repository, switches
-from app.jobs.admission import Admission, Explanation
+from app.jobs.admission import Admission, Admitted, Explanation
 from app.jobs.allowance import Allowance, budgets_in_force
 from app.jobs.errors import (
     IdempotencyKeyReused,
@@ -452,10 +452,14 @@ class JobService:
         after: str | None = None,
         limit: int = 20,
         upstream: str | None = None,
+        api_key_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
     ) -> tuple[Sequence[JobView], bool]:
         """Look at up to `limit` jobs, newest first, after the job `after`; and whether there are more.
 
-        `upstream`: only jobs that asked it.
+        `upstream`: only jobs that asked it. `api_key_id`: only those of this key. `since`, `until`: only those handed
+        in from then on, and before then.
 
         Raises:
             JobNotFound: `after` is not one of the team's jobs.
@@ -472,6 +476,9 @@ class JobService:
                 after=after,
                 limit=limit + 1,
                 upstream=upstream,
+                api_key_id=api_key_id,
+                since=since,
+                until=until,
             )
             return await self._views(connection, found[:limit]), len(found) > limit
 
@@ -537,22 +544,32 @@ class JobService:
                 await _first_of(changed, self._stopping, timeout_s=None)
 
     async def cancel(
-        self, job_id: str, team_id: str | None, *, witness: Witness[Job] = unwitnessed
+        self,
+        job_id: str,
+        team_id: str | None,
+        *,
+        is_dry: bool = False,
+        witness: Witness[Job] = unwitnessed,
     ) -> JobView:
         """Give a job up. Calls already sent are followed to their end, and their cost is booked.
+
+        `is_dry`: only see whether that could be done.
 
         Raises:
             JobNotFound: the team has no such job.
             JobNotCancellable: it is final already.
         """
+        if is_dry:
+            view = await self.view(job_id, team_id)
+            if view.job.status.is_final:
+                raise _not_cancellable(view.job)
+            return view
         cancelled = await self._transitions.cancel(job_id, team_id, witness=witness)
         if cancelled is None:
             raise _no_such_job(job_id)
         job, is_cancelled = cancelled
         if not is_cancelled:
-            raise JobNotCancellable(
-                f"The job {job_id!r} is {job.status} already and cannot be cancelled.", job_id=job_id
-            )
+            raise _not_cancellable(job)
         self._announce_end(job_id)
         return await self.view(job_id, team_id)
 
@@ -560,6 +577,10 @@ class JobService:
         """The ids of a key's jobs that nobody was paid for, and no call is under way for."""
         async with self._database.reading() as connection:
             return await repository.unsent(connection, team_id, api_key_id)
+
+    async def unsent_in(self, connection: Connection, team_id: str, api_key_id: str) -> Sequence[str]:
+        """What `unsent` names, as a transaction sees it."""
+        return await repository.unsent(connection, team_id, api_key_id)
 
     async def cancel_unsent(self, team_id: str, api_key_id: str) -> Sequence[str]:
         """Cancel what `unsent` names, and return the ids; a job that is sent meanwhile goes on."""
@@ -579,13 +600,7 @@ class JobService:
             JobNotRequeuable: it is not final yet, or its input pictures are gone.
             GatewayError: nothing can serve the request today.
         """
-        view = await self.view(job_id, None)
-        job = view.job
-        has_inputs = bool(job.request.images or job.request.mask)
-        if not job.status.is_final or (has_inputs and any(item.state.is_open for item in view.attempts)):
-            raise JobNotRequeuable(
-                f"The job {job_id!r} still runs. Cancel it first, or wait for its end.", job_id=job_id
-            )
+        job = (await self._requeuable(job_id)).job
         submission = Submission(
             team_id=job.team_id,
             api_key_id=job.api_key_id,
@@ -600,6 +615,33 @@ class JobService:
             requeued_from=job.id,
         )
         return (await self.submit(submission, witness=witness)).job
+
+    async def check_requeue(self, job_id: str) -> tuple[JobView, Admitted]:
+        """See whether `requeue` would do, and what the new job would begin with.
+
+        Raises:
+            JobNotFound: there is no such job.
+            JobNotRequeuable: it is not final yet, or its input pictures are gone.
+            GatewayError: nothing can serve the request today.
+        """
+        view = await self._requeuable(job_id)
+        async with self._database.reading() as connection:
+            found = await assets_of_jobs(connection, [job_id], [AssetKind.INPUT])
+        if len(found) != _inputs(view.job):
+            raise _inputs_gone(job_id)
+        terms = await self._allowance.terms(view.job.team_id, view.job.api_key_id)
+        is_budgeted = bool(budgets_in_force(terms))
+        request = view.job.request
+        return view, self._admission.admit(request, check_model=terms.check_model, is_budgeted=is_budgeted)
+
+    async def _requeuable(self, job_id: str) -> JobView:
+        view = await self.view(job_id, None)
+        has_open = any(item.state.is_open for item in view.attempts)
+        if not view.job.status.is_final or (has_open and _inputs(view.job)):
+            raise JobNotRequeuable(
+                f"The job {job_id!r} still runs. Cancel it first, or wait for its end.", job_id=job_id
+            )
+        return view
 
     async def maintenance(self) -> tuple[Switch, Mapping[Status, int]]:
         """Whether new jobs are turned away, and how many jobs wait or are in progress."""
@@ -673,13 +715,23 @@ def _inputs_expire_at(job: Job) -> datetime:
 async def _hand_on_inputs(connection: Connection, job: Job) -> None:
     if job.requeued_from is None:
         return
-    wanted = len(job.request.images) + (job.request.mask is not None)
     found = await hand_on_inputs(connection, job.requeued_from, job.id, expires_at=_inputs_expire_at(job))
-    if found != wanted:
-        raise JobNotRequeuable(
-            f"The input pictures of the job {job.requeued_from!r} have been deleted, so it cannot be repeated.",
-            job_id=job.requeued_from,
-        )
+    if found != _inputs(job):
+        raise _inputs_gone(job.requeued_from)
+
+
+def _inputs(job: Job) -> int:
+    return len(job.request.images) + (job.request.mask is not None)
+
+
+def _inputs_gone(job_id: str) -> JobNotRequeuable:
+    message = f"The input pictures of the job {job_id!r} have been deleted, so it cannot be repeated."
+    return JobNotRequeuable(message, job_id=job_id)
+
+
+def _not_cancellable(job: Job) -> JobNotCancellable:
+    message = f"The job {job.id!r} is {job.status} already and cannot be cancelled."
+    return JobNotCancellable(message, job_id=job.id)
 
 
 def _no_such_job(job_id: str, param: str = "id") -> JobNotFound:

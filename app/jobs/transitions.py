@@ -97,6 +97,8 @@ class NewAttempt:
     upstream: str
     target: JsonObject
     pictures: int
+    bound_micros: int | None = None
+    """The most that the call may cost at its own route, where the job holds nothing; None when that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -802,12 +804,17 @@ def _attempts(
             finished_at=None,
             usage=None,
             resolved=None,
-            hold_micros=None if job.picture_hold_micros is None else job.picture_hold_micros * new.pictures,
+            hold_micros=_hold_micros(job, new),
             cost_micros=None,
             certainty=None,
         )
         for number, new in enumerate(let_in, start=first)
     )
+
+
+def _hold_micros(job: Job, new: NewAttempt) -> int | None:
+    """What a call takes of the job's hold; where the job holds nothing, the most that it may cost at its route."""
+    return new.bound_micros if job.picture_hold_micros is None else job.picture_hold_micros * new.pictures
 
 
 async def _admitted(connection: Connection, openings: Sequence[Opening]) -> list[Sequence[NewAttempt]]:

@@ -141,6 +141,8 @@ class StoredSecret:
     id: str
     team_id: str
     sealed: bytes
+    shown_at: datetime | None
+    """When an operator saw it; None while nobody has."""
 
 
 def endpoint_from(row: Mapping[str, Any]) -> Endpoint:

@@ -376,7 +376,7 @@ async def has_team(connection: Connection, team_id: str, *, is_to_change: bool =
 async def live_secrets(connection: Connection, team_id: str) -> list[StoredSecret]:
     """The secrets that a team's deliveries are signed with now, the newest first."""
     query = (
-        select(secrets.c.id, secrets.c.team_id, secrets.c.sealed)
+        select(secrets.c.id, secrets.c.team_id, secrets.c.sealed, secrets.c.shown_at)
         .where(secrets.c.team_id == team_id)
         .where(or_(secrets.c.expires_at.is_(None), secrets.c.expires_at > now()))
         .order_by(secrets.c.expires_at.is_not(None), secrets.c.created_at.desc(), secrets.c.id.desc())
@@ -385,8 +385,13 @@ async def live_secrets(connection: Connection, team_id: str) -> list[StoredSecre
 
 
 async def insert_secret(connection: Connection, values: Mapping[str, Any]) -> None:
-    """Write a team's current secret; it must have none."""
+    """Write a team's current secret, which nobody has seen; it must have none."""
     await connection.execute(insert(secrets).values(values))
+
+
+async def mark_shown(connection: Connection, secret_id: str) -> None:
+    """Note that an operator sees a secret."""
+    await connection.execute(update(secrets).where(secrets.c.id == secret_id).values(shown_at=now()))
 
 
 async def retire_secrets(connection: Connection, team_id: str, *, overlap_s: float) -> datetime | None:
@@ -402,10 +407,16 @@ async def retire_secrets(connection: Connection, team_id: str, *, overlap_s: flo
     return ends_at
 
 
+async def moment_in(connection: Connection, seconds: float) -> datetime:
+    """The database's time in so many seconds."""
+    at: datetime = (await connection.execute(select(from_now(seconds).label("at")))).scalar_one()
+    return at
+
+
 async def secrets_after(connection: Connection, secret_id: str, *, limit: int) -> list[StoredSecret]:
     """Read up to `limit` secrets, whoever's, in the order of their ids, after `secret_id`; locked until the commit."""
     query = (
-        select(secrets.c.id, secrets.c.team_id, secrets.c.sealed)
+        select(secrets.c.id, secrets.c.team_id, secrets.c.sealed, secrets.c.shown_at)
         .where(secrets.c.id > secret_id)
         .order_by(secrets.c.id)
         .limit(limit)

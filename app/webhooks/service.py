@@ -11,7 +11,12 @@ from app.db.witness import Witness, unwitnessed
 from app.domain.errors import InvalidValue
 from app.kit.ids import new_id
 from app.webhooks import repository
-from app.webhooks.errors import DeliveryNotFound, EndpointNotFound, ReceiverNotInUse
+from app.webhooks.errors import (
+    DeliveryNotFound,
+    EndpointNotFound,
+    ReceiverNotInUse,
+    SigningTeamNotFound,
+)
 from app.webhooks.outbox import new_delivery_id
 from app.webhooks.receivers import Receivers
 from app.webhooks.records import Delivery, DeliveryStatus, Endpoint, EventType
@@ -49,7 +54,7 @@ class Webhooks:
         *,
         witness: Witness[Endpoint] = unwitnessed,
     ) -> tuple[Endpoint, str | None]:
-        """Tell a URL of the ends of a team's jobs from now on; with the team's secret if this is its first one.
+        """Tell a URL of the ends of a team's jobs from now on; with the team's secret unless somebody has seen it.
 
         Raises:
             ReceiverRefused: nothing may be sent to the URL, or its host has no address.
@@ -57,7 +62,7 @@ class Webhooks:
         """
         await self._receivers.admit(url, param="url", must_resolve=True)
         async with self._database.transaction() as connection:
-            secret = await self._vault.first_secret(connection, team_id)
+            secret = await self._vault.first_sight(connection, team_id)
             values = {"id": new_id("whe"), "team_id": team_id, "url": url, "events": list(events)}
             endpoint = await repository.insert_endpoint(connection, values, owed_in_s=_OWED_IN_S)
             await witness(connection, None, endpoint)
@@ -167,22 +172,23 @@ class Webhooks:
             ReceiverNotInUse: its endpoint is disabled or deleted.
         """
         async with self._database.transaction() as connection:
-            delivery = await repository.find_delivery(connection, delivery_id)
-            if delivery is None:
-                raise _no_delivery(delivery_id, "id")
-            if delivery.endpoint_id is not None:
-                endpoint = await repository.find_endpoint(connection, delivery.endpoint_id)
-                if endpoint is None or not endpoint.is_in_use:
-                    raise ReceiverNotInUse(
-                        f"The endpoint {delivery.endpoint_id!r} is disabled or deleted. Enable it, or create it anew.",
-                        param="id",
-                    )
+            delivery = await _resendable(connection, delivery_id)
             (again_id,) = await _send_again(connection, [delivery])
             again = await repository.find_delivery(connection, again_id)
             if again is None:
                 raise _no_delivery(again_id, "id")
             await witness(connection, None, again)
         return again
+
+    async def check_resend(self, delivery_id: str) -> Delivery:
+        """See whether `resend` would do: the delivery as it is.
+
+        Raises:
+            DeliveryNotFound: there is none of this id.
+            ReceiverNotInUse: its endpoint is disabled or deleted.
+        """
+        async with self._database.reading() as connection:
+            return await _resendable(connection, delivery_id)
 
     async def replay(
         self,
@@ -200,8 +206,11 @@ class Webhooks:
 
         Raises:
             InvalidValue: there are more than `REPLAY_AT_MOST`.
+            SigningTeamNotFound: there is no such team.
         """
         async with self._database.transaction() as connection:
+            if team_id is not None and not await repository.has_team(connection, team_id):
+                raise SigningTeamNotFound(f"There is no team {team_id!r}.", param="team_id")
             found = await repository.latest_deliveries(
                 connection,
                 team_id=team_id,
@@ -220,6 +229,20 @@ class Webhooks:
                 await _send_again(connection, found)
                 await witness(connection, None, replayed)
         return replayed
+
+
+async def _resendable(connection: Connection, delivery_id: str) -> Delivery:
+    delivery = await repository.find_delivery(connection, delivery_id)
+    if delivery is None:
+        raise _no_delivery(delivery_id, "id")
+    if delivery.endpoint_id is not None:
+        endpoint = await repository.find_endpoint(connection, delivery.endpoint_id)
+        if endpoint is None or not endpoint.is_in_use:
+            raise ReceiverNotInUse(
+                f"The endpoint {delivery.endpoint_id!r} is disabled or deleted. Enable it, or create it anew.",
+                param="id",
+            )
+    return delivery
 
 
 async def _send_again(connection: Connection, found: Sequence[Delivery]) -> list[str]:

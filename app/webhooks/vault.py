@@ -39,7 +39,7 @@ class Vault:
     async def signing_secrets(self, team_id: str) -> list[bytes]:
         """The secrets to sign with now, the current one first; made when the team has none yet.
 
-        Nobody has seen a secret that is made here: an operator rotates it to show one to the team.
+        Nobody has seen a secret that is made here: it is shown with the team's next endpoint, or rotated.
 
         Raises:
             SealBroken: a secret was sealed under one that this process does not have.
@@ -48,22 +48,30 @@ class Vault:
             stored = await repository.live_secrets(connection, team_id)
         if not stored:
             async with self._database.transaction() as connection:
-                await self.first_secret(connection, team_id)
+                await _hold(connection, team_id)
+                if not await repository.live_secrets(connection, team_id):
+                    await self._insert(connection, team_id, signing.make_secret())
                 stored = await repository.live_secrets(connection, team_id)
         return [self._sealer.open(item.sealed, _place(item.id)) for item in stored]
 
-    async def first_secret(self, connection: Connection, team_id: str) -> str | None:
-        """Make a team's first secret in the transaction of `connection`, and show it; None when it has one.
+    async def first_sight(self, connection: Connection, team_id: str) -> str | None:
+        """Show a team's secret in the transaction of `connection`, made now if there is none; None when it was shown.
 
         Raises:
             SigningTeamNotFound: there is no such team.
+            SealBroken: it was sealed under a secret that this process does not have.
         """
         await _hold(connection, team_id)
-        if await repository.live_secrets(connection, team_id):
+        stored = await repository.live_secrets(connection, team_id)
+        if not stored:
+            secret = signing.make_secret()
+            await repository.mark_shown(connection, await self._insert(connection, team_id, secret))
+            return signing.text_of(secret)
+        current = stored[0]
+        if current.shown_at is not None:
             return None
-        secret = signing.make_secret()
-        await self._insert(connection, team_id, secret)
-        return signing.text_of(secret)
+        await repository.mark_shown(connection, current.id)
+        return signing.text_of(self._sealer.open(current.sealed, _place(current.id)))
 
     async def rotate(
         self, team_id: str, *, overlap_s: float = OVERLAP_S, witness: Witness[Rotation] = unwitnessed
@@ -80,9 +88,23 @@ class Vault:
             await _hold(connection, team_id)
             ends_at = await repository.retire_secrets(connection, team_id, overlap_s=overlap_s)
             secret_id = await self._insert(connection, team_id, secret)
+            await repository.mark_shown(connection, secret_id)
             rotation = Rotation(team_id=team_id, secret_id=secret_id, previous_ends_at=ends_at)
             await witness(connection, None, rotation)
         return rotation, signing.text_of(secret)
+
+    async def check_rotation(self, team_id: str, *, overlap_s: float) -> datetime | None:
+        """When the current secret would end if it were rotated now; None when the team has none.
+
+        Raises:
+            SigningTeamNotFound: there is no such team.
+        """
+        async with self._database.reading() as connection:
+            if not await repository.has_team(connection, team_id):
+                raise _no_team(team_id)
+            if not await repository.live_secrets(connection, team_id):
+                return None
+            return await repository.moment_in(connection, overlap_s)
 
     async def reseal(self) -> tuple[int, int]:
         """Seal every secret under the newest of the process's: how many were, and how many there are.
@@ -120,7 +142,11 @@ class Vault:
 async def _hold(connection: Connection, team_id: str) -> None:
     """Let nobody else change the team's secrets until the commit."""
     if not await repository.has_team(connection, team_id, is_to_change=True):
-        raise SigningTeamNotFound(f"There is no team {team_id!r}.", param="team_id")
+        raise _no_team(team_id)
+
+
+def _no_team(team_id: str) -> SigningTeamNotFound:
+    return SigningTeamNotFound(f"There is no team {team_id!r}.", param="team_id")
 
 
 def _place(secret_id: str) -> str:

@@ -1,18 +1,20 @@
 """What teams and keys may do: models, rates, jobs at once, and the length of the queue."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
 import pytest
 
 from app.accounts.errors import ModelNotAllowed, QueueFull, RateLimitExceeded
-from app.accounts.limits import MAX_QUEUED, check_queue, limits_from
+from app.accounts.limits import MAX_QUEUED, Limits, Terms, limits_from
 from app.api.rates import go_duration
 from app.db.engine import Database
 from app.kit.json import Json
 from tests.admin.conftest import Office
 from tests.jobs.shop import CAREFUL, EAGER
+from tests.kitchen import API_KEY
 from tests.ledger.conftest import TEAM, Till
 
 GENERATIONS = "/v1/images/generations?async=true"
@@ -175,7 +177,21 @@ async def test_jobs_at_once_are_exact_however_many_come_at_once(postgres_url: st
 
 
 def test_a_queue_has_an_end() -> None:
-    check_queue(MAX_QUEUED - 1)
+    terms = Terms(team_id="t", api_key_id="k", team=Limits(), key=Limits(), at=datetime.now(UTC))
+    terms.check_queue(of_team=MAX_QUEUED - 1, of_key=MAX_QUEUED - 1)
     with pytest.raises(QueueFull) as refused:
-        check_queue(MAX_QUEUED)
+        terms.check_queue(of_team=MAX_QUEUED, of_key=0)
     assert (refused.value.code, refused.value.should_retry) == ("queue_full", True)
+
+
+@pytest.mark.parametrize("owner", ["teams/default", "keys/{key_id}"])
+async def test_a_queue_ends_where_an_operator_says(office: Office, owner: str) -> None:
+    key_id = (await office.kitchen.parts.accounts.authenticate(API_KEY)).api_key_id
+    path = f"/admin/v1/{owner.format(key_id=key_id)}"
+    limited = await office.admin.patch(path, json={"limits": {"max_queued": 2}})
+    assert limited.json()["limits"]["max_queued"] == 2
+    answers = [await office.team.post(GENERATIONS, json=_boat(prompt=str(n))) for n in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+    assert answers[-1].json()["error"]["code"] == "queue_full"
+    await office.admin.post(f"/admin/v1/jobs/{answers[0].json()['id']}/cancel")
+    assert (await office.team.post(GENERATIONS, json=_boat(prompt="again"))).status_code == 202

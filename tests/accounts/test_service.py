@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.accounts.errors import InvalidApiKey, KeyExpired, KeyNotFound, NameTaken, TeamNotFound
 from app.accounts.keys import make_key
@@ -180,6 +180,70 @@ async def test_keys_hashed_under_an_older_secret_are_still_accepted(
     assert (await rotated.authenticate(API_KEY)).team_id == DEFAULT_TEAM
     with pytest.raises(InvalidApiKey):
         await Accounts(database, (NEWER,)).authenticate(text)
+
+
+async def test_while_secrets_change_a_process_that_knows_the_old_one_alone_serves_everybody(
+    accounts: Accounts, database: Database, clock: Clock
+) -> None:
+    _, earlier = await accounts.create_key(DEFAULT_TEAM, "mine", limits={})
+    first = Accounts(database, (NEWER, SECRET), clock=clock)
+    await first.bootstrap(API_KEY, ADMIN_KEY)
+    _, later = await first.create_key(DEFAULT_TEAM, "made meanwhile", limits={})
+    for text in (API_KEY, ADMIN_KEY, earlier, later):
+        await first.authenticate(text)
+    clock.now_s += CACHED_S
+    accounts.forget()
+    for text in (API_KEY, ADMIN_KEY, earlier, later):
+        assert (await accounts.authenticate(text)).team_id == DEFAULT_TEAM
+
+
+async def test_once_every_process_has_the_new_secret_keys_follow_as_they_are_used(
+    accounts: Accounts, database: Database, clock: Clock
+) -> None:
+    _, used = await accounts.create_key(DEFAULT_TEAM, "used", limits={})
+    _, unused = await accounts.create_key(DEFAULT_TEAM, "unused", limits={})
+    revoked, _ = await accounts.create_key(DEFAULT_TEAM, "revoked", limits={})
+    await accounts.revoke_key(revoked.id)
+    both = Accounts(database, (NEWER, SECRET), clock=clock)
+    assert await both.count_left_behind() == 4
+    await both.authenticate(used)
+    assert await both.count_left_behind() == 4
+    assert await both.settle(API_KEY, ADMIN_KEY) == 2
+    await both.authenticate(used)
+    assert await both.count_left_behind() == 1
+    _, fresh = await both.create_key(DEFAULT_TEAM, "fresh", limits={})
+    alone = Accounts(database, (NEWER,), clock=clock)
+    for text in (API_KEY, ADMIN_KEY, used, fresh):
+        assert (await alone.authenticate(text)).team_id == DEFAULT_TEAM
+    with pytest.raises(InvalidApiKey):
+        await alone.authenticate(unused)
+
+
+async def test_a_revoked_key_of_the_settings_stays_so_when_secrets_change(
+    accounts: Accounts, database: Database
+) -> None:
+    await accounts.revoke_key((await accounts.authenticate(API_KEY)).api_key_id)
+    both = Accounts(database, (NEWER, SECRET))
+    await both.settle(API_KEY, ADMIN_KEY)
+    alone = Accounts(database, (NEWER,))
+    await alone.bootstrap(API_KEY, ADMIN_KEY)
+    with pytest.raises(InvalidApiKey):
+        await alone.authenticate(API_KEY)
+    assert (await alone.authenticate(ADMIN_KEY)).role is Role.ADMIN
+
+
+async def test_a_key_that_the_newest_secret_made_is_left_there(
+    accounts: Accounts, database: Database
+) -> None:
+    """As an earlier release made them, which digested with the newest from the first."""
+    newer = Accounts(database, (NEWER,))
+    _, text = await newer.create_key(DEFAULT_TEAM, "mine", limits={})
+    async with database.transaction() as connection:
+        await connection.execute(update(api_keys).values(digested_by=None))
+    both = Accounts(database, (NEWER, SECRET))
+    await both.authenticate(text)
+    assert (await newer.authenticate(text)).team_id == DEFAULT_TEAM
+    assert await both.count_left_behind() == 2
 
 
 async def test_two_teams_cannot_have_one_name(accounts: Accounts) -> None:

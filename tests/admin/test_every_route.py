@@ -10,6 +10,7 @@ from sqlalchemy import text
 from tests.admin.conftest import Office
 
 SAFE = {"GET", "HEAD"}
+CHECK = "/admin/v1/config/check"
 
 
 def _routes(office: Office) -> list[tuple[str, str]]:
@@ -45,9 +46,75 @@ async def test_a_key_that_may_only_look_changes_nothing(office: Office) -> None:
         answer = await office.reader.request(method, path)
         if method in SAFE:
             assert (path, answer.status_code) in {(path, 200), (path, 404)}
-        else:
+        elif path != CHECK:
             assert (path, *_code(answer)) == (path, 403, "admin_key_required")
+    assert [entry["action"] for entry in await office.audit()] == ["config.checked"]
+
+
+async def test_a_key_that_may_only_look_may_ask_what_would_happen_and_no_more(office: Office) -> None:
+    for method, path in _routes(office):
+        if method in SAFE:
+            continue
+        for asked in ("dry_run=true", "dry_run=1&dry_run=true", "dry_run=false&dry_run=true"):
+            answer = await office.reader.request(method, f"{path}?{asked}", json={})
+            if answer.status_code < 300:
+                assert answer.json()["dry_run"] is True, path
+            else:
+                assert answer.status_code in {400, 404}, path
+        for asked in ("dry_run=false", "dry_run=true&dry_run=false", "dry_run="):
+            answer = await office.reader.request(method, f"{path}?{asked}", json={})
+            assert answer.status_code in {400, 403}, path
     assert await office.audit() == []
+    disabled = await office.reader.post("/admin/v1/upstreams/openai/disable?dry_run=true")
+    assert disabled.json()["would"]["switch"] == "off"
+    checked = await office.reader.post(CHECK)
+    assert checked.json()["valid"] is True
+
+
+async def test_nobody_acts_by_a_typo(office: Office) -> None:
+    for method, path in _routes(office):
+        if method in SAFE:
+            continue
+        answer = await office.admin.request(method, f"{path}?dryrun=true", json={})
+        error = answer.json()["error"]
+        assert (path, answer.status_code, error["code"], error["param"]) == (
+            path,
+            400,
+            "unknown_parameter",
+            "dryrun",
+        )
+    assert await office.audit() == []
+
+
+async def test_what_takes_no_body_refuses_one(office: Office) -> None:
+    job = await office.kitchen.order()
+    for path in (f"jobs/{job}/cancel", "config/reload", "keys/key_1/rotate"):
+        answer = await office.admin.post(f"/admin/v1/{path}", json={"dry_run": True})
+        error = answer.json()["error"]
+        assert (path, answer.status_code, error["code"], error["param"]) == (
+            path,
+            400,
+            "unknown_parameter",
+            "dry_run",
+        )
+    garbage = await office.admin.post(f"/admin/v1/jobs/{job}/cancel", content=b"drop it")
+    assert garbage.status_code == 400
+    assert (await office.admin.get(f"/admin/v1/jobs/{job}")).json()["status"] == "queued"
+
+
+async def test_the_root_of_the_operators_api_is_theirs(office: Office) -> None:
+    assert _code(await office.admin.get("/admin/v1")) == (404, "not_found")
+    assert _code(await office.team.get("/admin/v1")) == (403, "admin_key_required")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["teams", "keys", "jobs", "upstreams", "audit", "webhooks/endpoints", "webhooks/deliveries"],
+)
+async def test_a_list_names_the_place_to_go_on_after(office: Office, path: str) -> None:
+    refused = await office.admin.get(f"/admin/v1/{path}", params={"after": "nothing_1"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (404, "after")
+    assert (await office.admin.get(f"/admin/v1/{path}?after=")).status_code == 200
 
 
 async def test_every_act_is_written_down_once_and_no_look_is(office: Office) -> None:

@@ -1,5 +1,6 @@
 """Jobs across teams, maintenance, and what becomes of a revoked key's jobs."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from app.assets.records import AssetKind
 from app.assets.repository import assets_of_jobs
 from tests.admin.conftest import Office
 from tests.assets.pictures import SAMPLES
+from tests.jobs.conftest import Store
 
 
 async def _status(office: Office, job_id: str) -> str:
@@ -97,6 +99,9 @@ async def test_a_revoked_key_takes_its_unsent_jobs_with_it_unless_told_otherwise
     assert (dry["revoked_at"], await _status(office, job)) == (None, "queued")
     revoked = (await office.admin.delete(key, params=query)).json()
     assert revoked["cancelled_jobs"] == int(is_to_cancel)
+    told = (await office.audit())[-1]
+    assert told["action"] == "key.revoked"
+    assert told["after"].get("cancels_jobs") == ({"count": 1, "ids": [job]} if is_to_cancel else None)
     assert await _status(office, job) == ("cancelled" if is_to_cancel else "queued")
     assert await _status(office, other) == "queued"
 
@@ -119,3 +124,75 @@ async def test_a_requeued_edit_takes_over_its_inputs_once(office: Office) -> Non
     assert (again.status_code, again.json()["error"]["job_id"]) == (400, old)
     assert "deleted" in again.json()["error"]["message"]
     assert len((await office.admin.get("/admin/v1/jobs")).json()["data"]) == 2
+
+
+async def test_jobs_are_found_by_their_key_and_by_when_they_were_handed_in(office: Office) -> None:
+    made = (await office.admin.post("/admin/v1/keys", json={"team_id": "default", "name": "x"})).json()
+    wanted = {"model": "gpt-image-2", "prompt": "a boat"}
+    headers = {"authorization": f"Bearer {made['key']}"}
+    mine = (
+        await office.anonymous.post("/v1/images/generations?async=true", json=wanted, headers=headers)
+    ).json()["id"]
+    other = await office.kitchen.order()
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+
+    async def listed(**filters: str) -> list[str]:
+        answer = await office.admin.get("/admin/v1/jobs", params=filters)
+        assert answer.status_code == 200, answer.text
+        return [job["id"] for job in answer.json()["data"]]
+
+    assert await listed(api_key_id=made["id"]) == [mine]
+    assert await listed(api_key_id="key_none") == []
+    assert await listed(**{"from": today, "to": today}) == [other, mine]
+    assert await listed(to="2020-01-31") == []
+    assert await listed(**{"from": "2099-01-31T00:00:00Z"}) == []
+    refused = await office.admin.get("/admin/v1/jobs", params={"from": "yesterday"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "from")
+
+
+async def test_a_dry_run_cancels_and_requeues_nothing(office: Office) -> None:
+    job = await office.kitchen.order(n=2, size="1024x1024", quality="low")
+    dry = (await office.admin.post(f"/admin/v1/jobs/{job}/cancel?dry_run=true")).json()
+    assert (dry["status"], dry["dry_run"]) == ("queued", True)
+    assert dry["would"] == {"status": "cancelled", "calls_that_end_first": 0}
+    early = await office.admin.post(f"/admin/v1/jobs/{job}/requeue?dry_run=true")
+    assert (early.status_code, early.json()["error"]["job_id"]) == (400, job)
+    await office.admin.post(f"/admin/v1/jobs/{job}/cancel")
+    late = await office.admin.post(f"/admin/v1/jobs/{job}/cancel?dry_run=true")
+    assert (late.status_code, late.json()["error"]["code"]) == (409, "job_not_cancellable")
+    again = await office.admin.post(f"/admin/v1/jobs/{job}/requeue?dry_run=true")
+    assert again.status_code == 200
+    would = {"requeued_from": job, "pictures": 2, "cost_at_most_usd": "0.012"}
+    assert (again.json()["dry_run"], again.json()["would"]) == (True, would)
+    jobs = (await office.admin.get("/admin/v1/jobs")).json()["data"]
+    assert [item["id"] for item in jobs] == [job]
+    assert [entry["action"] for entry in await office.audit()] == ["job.cancelled"]
+
+
+async def test_a_key_that_may_only_look_sees_no_pictures(office: Office) -> None:
+    store = Store(office.parts.database)
+    await office.kitchen.order(size="1024x1024", quality="low")
+    (attempt,) = await store.open(await store.claim())
+    job = await store.succeed(attempt)
+    for path in (f"/admin/v1/jobs/{job.id}", "/admin/v1/jobs"):
+        shown = await office.admin.get(path)
+        assert "&sig=" in shown.text
+        looked_at = await office.reader.get(path)
+        assert looked_at.status_code == 200
+        assert "sig=" not in looked_at.text
+    document = (await office.reader.get(f"/admin/v1/jobs/{job.id}")).json()
+    assert (document["status"], document["unsigned_urls"], document["result"]["data"]) == (
+        "succeeded",
+        [],
+        [],
+    )
+
+
+async def test_storage_whose_folder_is_none_makes_the_gateway_unready(office: Office) -> None:
+    folder = office.parts.settings.data_dir / "files"
+    folder.rename(folder.with_name("elsewhere"))
+    assert (await office.anonymous.get("/readyz")).status_code == 503
+    folder.write_text("no folder")
+    answer = await office.anonymous.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+    assert answer.json()["checks"]["storage"] == "storage failed: its folder is gone"

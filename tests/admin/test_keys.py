@@ -8,7 +8,7 @@ import pytest
 
 from app.accounts.errors import InvalidApiKey, KeyExpired
 from tests.admin.conftest import Office
-from tests.kitchen import API_KEY
+from tests.kitchen import ADMIN_KEY, API_KEY
 
 LIMITS: dict[str, Any] = {
     "allowed_models": ["gpt-image-2"],
@@ -105,7 +105,7 @@ async def test_a_key_is_shown_once_and_works(office: Office) -> None:
     assert made["key"] not in listed.text
 
 
-@pytest.mark.parametrize("value", ["tomorrow", "2027-01-31", "2027-01-31T00:00:00", True, -1, 1e300])
+@pytest.mark.parametrize("value", ["tomorrow", "2027-02-31", "2027-01-31T00:00:00", True, -1, 1e300])
 async def test_a_key_never_expires_at_a_moment_that_is_none(office: Office, value: Any) -> None:
     refused = await office.admin.post(
         "/admin/v1/keys", json={"team_id": "default", "name": "x", "expires_at": value}
@@ -184,3 +184,55 @@ async def test_lists_go_on_after_the_last_item(office: Office) -> None:
     rest = (await office.admin.get("/admin/v1/teams", params={"after": first["last_id"]})).json()
     assert [team["id"] for team in rest["data"]] == [made[0], "default"]
     assert rest["has_more"] is False
+
+
+async def test_a_keys_expiry_is_moved_and_lifted(office: Office) -> None:
+    made = await _key(office, "default", expires_at="2099-01-31")
+    assert made["expires_at"] == int(datetime(2099, 1, 31, tzinfo=UTC).timestamp())
+    path = f"/admin/v1/keys/{made['id']}"
+    kept = (await office.admin.patch(path, json={"name": "desk"})).json()
+    assert (kept["name"], kept["expires_at"]) == ("desk", made["expires_at"])
+    moved = (await office.admin.patch(path, json={"expires_at": "2098-01-31T00:00:00Z"})).json()
+    assert moved["expires_at"] == int(datetime(2098, 1, 31, tzinfo=UTC).timestamp())
+    lifted = (await office.admin.patch(path, json={"expires_at": None})).json()
+    assert (lifted["name"], lifted["expires_at"]) == ("desk", None)
+    (_, renamed, *_) = await office.audit()
+    assert (renamed["action"], renamed["after"]["name"]) == ("key.changed", "desk")
+
+
+async def test_no_key_is_made_to_have_expired(office: Office) -> None:
+    made = await _key(office, "default")
+    bodies = {"post": {"team_id": "default", "name": "x"}, "patch": {}}
+    for method, path in (("post", "/admin/v1/keys"), ("patch", f"/admin/v1/keys/{made['id']}")):
+        refused = await office.admin.request(
+            method, path, json={**bodies[method], "expires_at": "2020-01-31"}
+        )
+        assert _error(refused) == (400, "invalid_value", "expires_at")
+        assert "2020-01-31T00:00:00Z is past" in refused.json()["error"]["message"]
+
+
+async def test_a_rotation_is_found_by_both_keys_and_tells_what_was(office: Office) -> None:
+    old = await _key(office, "default")
+    path = f"/admin/v1/keys/{old['id']}/rotate"
+    dry = (await office.admin.post(f"{path}?dry_run=true", json={"overlap_s": 60})).json()
+    assert (dry["expires_at"], dry["dry_run"]) == (None, True)
+    assert abs(dry["would"]["expires_at"] - datetime.now(UTC).timestamp() - 60) < 30
+    new = (await office.admin.post(path, json={"overlap_s": 60})).json()
+    for key_id in (old["id"], new["id"]):
+        page = (await office.admin.get("/admin/v1/audit", params={"object": key_id})).json()
+        entry = page["data"][0]
+        assert (entry["action"], entry["before"]["id"], entry["after"]["id"]) == (
+            "key.rotated",
+            old["id"],
+            new["id"],
+        )
+        assert entry["before"]["expires_at"] is None
+
+
+async def test_the_operators_own_key_is_changed_in_the_settings(office: Office) -> None:
+    own = (await office.parts.accounts.authenticate(ADMIN_KEY)).api_key_id
+    for query in ("", "?dry_run=true"):
+        refused = await office.admin.delete(f"/admin/v1/keys/{own}{query}")
+        assert _error(refused) == (400, "invalid_value", "id")
+        assert "DARKROOM_ADMIN_KEY" in refused.json()["error"]["message"]
+    assert (await office.admin.get("/admin/v1/teams")).status_code == 200

@@ -11,6 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from app.accounts.service import CACHED_S
+from app.admin.audit import Audit
+from app.admin.configuration import Configuration
 from app.assembly import Parts, in_background
 from app.catalog.entries import Catalog
 from app.jobs.lifecycle import Status
@@ -38,6 +40,13 @@ async def _until(parts: Parts, version: str) -> Catalog:
                 # The process itself looks every two seconds, woken or not.
                 await asyncio.wait([asyncio.ensure_future(changed.wait())], timeout=0.05)
     return parts.catalog.get()
+
+
+async def _looked(office: Office) -> None:
+    """Wait until a process has written something down."""
+    async with asyncio.timeout(20):
+        while not await office.audit():
+            await asyncio.wait([asyncio.ensure_future(asyncio.sleep(0.05))])
 
 
 async def test_the_catalog_in_force_is_shown(office: Office) -> None:
@@ -272,3 +281,45 @@ async def test_a_waiting_job_is_bought_by_the_catalog_that_it_was_admitted_with(
     assert [item.upstream for item in view.attempts] == ["openai"]
     assert [item.cost_micros for item in view.attempts] == [6000]
     assert {item.upstream for item in later.attempts} == {"elsewhere"}
+
+
+async def test_a_check_without_a_file_looks_at_this_processs_own(office: Office) -> None:
+    version = office.parts.catalog.get().version
+    found = (await office.admin.post("/admin/v1/config/check")).json()
+    assert (found["valid"], found["version"]) == (True, version)
+    _write(office.parts, _changed(policy="dearest"))
+    found = (await office.admin.post("/admin/v1/config/check")).json()
+    assert (found["valid"], found["mistakes"][0]["key"]) == (False, "models.gpt-image-2.routing.policy")
+
+
+async def test_a_dry_run_of_a_reload_puts_nothing_in_force(office: Office) -> None:
+    before = office.parts.catalog.get()
+    path = "/admin/v1/config/reload?dry_run=true"
+    same = (await office.admin.post(path)).json()
+    assert (same["version"], same["would"]) == (
+        before.version,
+        {"version": before.version, "is_changed": False},
+    )
+    _write(office.parts, _changed(max_attempts=7))
+    other = (await office.admin.post(path)).json()
+    assert (other["version"], other["would"]["is_changed"]) == (before.version, True)
+    _write(office.parts, _changed(max_attempts=0))
+    assert (await office.admin.post(path)).status_code == 400
+    assert office.parts.catalog.get() is before
+    assert await office.audit() == []
+
+
+async def test_a_reload_by_signal_is_written_down_as_the_processs_own(office: Office) -> None:
+    by_signal = Configuration(office.parts.catalogs, Audit(office.parts.database), process="host:1")
+    _write(office.parts, _changed(max_attempts=0))
+    office.parts.catalogs.reload_soon(by_signal.reload_by_signal)
+    await _looked(office)
+    _write(office.parts, _changed(max_attempts=9))
+    good = (await office.parts.catalogs.check(None)).version
+    office.parts.catalogs.reload_soon(by_signal.reload_by_signal)
+    await _until(office.parts, good)
+    refused, reloaded = await office.audit()
+    process = {"key_id": None, "key_name": None, "process": "host:1"}
+    assert (refused["action"], refused["actor"]) == ("config.reload_refused", process)
+    assert (reloaded["action"], reloaded["actor"]) == ("config.reloaded", process)
+    assert reloaded["after"]["version"] == good

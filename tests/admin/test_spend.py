@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -139,6 +140,29 @@ async def test_savings_are_what_the_dearest_route_would_have_cost_more(shop: Sho
     assert (await shop.report())["total"]["saved_usd"] == "0.004"
 
 
+async def test_a_date_at_the_end_is_the_last_day_that_belongs(shop: Shop) -> None:
+    await shop.buy(1_000)
+    today = datetime.now(UTC).date()
+    tomorrow = today + timedelta(days=1)
+    day = await shop.report(**{"from": f"{today}", "to": f"{today}"})
+    assert (day["total"]["attempts"], day["to"] - day["from"]) == (1, 86_400)
+    before = await shop.report(**{"from": "2020-01-01", "to": f"{today}T00:00:00Z"})
+    assert before["total"]["attempts"] == 0
+    assert (await shop.report(**{"from": f"{tomorrow}", "to": f"{tomorrow}"}))["data"] == []
+    absent = await shop.report(**{"from": "", "to": ""})
+    assert absent["total"]["attempts"] == 1
+    moment = await shop.office.admin.get(SPEND, params={"from": "1700000000", "to": "1700000000"})
+    assert (moment.status_code, moment.json()["error"]["param"]) == (400, "to")
+    assert (await shop.office.admin.get(SPEND, params={"to": "9999-12-31"})).status_code == 400
+
+
+async def test_what_it_is_grouped_by_may_be_repeated(shop: Shop) -> None:
+    await shop.buy(1_000)
+    answer = await shop.office.admin.get(f"{SPEND}?by=team&by=upstream")
+    assert answer.json()["by"] == ["team", "upstream"]
+    assert (await shop.office.admin.get(f"{SPEND}?by=team&by=team")).status_code == 400
+
+
 async def test_a_span_is_half_open_and_takes_dates_moments_and_unix_seconds(shop: Shop) -> None:
     await shop.buy(1_000)
     assert (await shop.report(**{"from": "2020-01-01"}))["total"]["attempts"] == 1
@@ -213,7 +237,13 @@ async def test_an_export_makes_possible_cost_certain_once(shop: Shop) -> None:
     ]
     assert (budget.reserved_micros, budget.spent_micros) == (0, 4_200)
     assert (await shop.report())["total"]["possible_usd"] == "0"
-    assert [item["action"] for item in await shop.office.audit()].count("spend.reconciled") == 2
+    told = [item for item in await shop.office.audit() if item["action"] == "spend.reconciled"]
+    assert [item["object"] for item in told] == ["openai", "openai"]
+    first, second = (item["after"] for item in told)
+    assert (first["changed_usd"], first["findings"]["corrected"]) == ("-0.0078", 2)
+    booked = {item["attempt_id"]: (item["before_usd"], item["after_usd"]) for item in first["corrected"]}
+    assert booked == {paid.id: ("0.006", "0.0042"), unpaid.id: ("0.006", "0")}
+    assert (second["corrected"], second["findings"]["unchanged"]) == ([], 2)
 
 
 async def test_an_export_is_read_as_a_table_too(shop: Shop) -> None:
@@ -261,11 +291,34 @@ async def test_what_a_complete_export_leaves_out_was_not_charged(shop: Shop) -> 
         ([{"attempt_id": "att_1", "amount_usd": 1}, {"attempt_id": "att_1", "amount_usd": 2}], "body"),
         ([{"ticket": "order-7", "amount_usd": 1}], "upstream"),
         ("att_1", "charges"),
+        (None, "charges"),
     ],
 )
 async def test_an_export_that_cannot_be_read_changes_nothing(shop: Shop, charges: Any, param: str) -> None:
     refused = await shop.office.admin.post(RECONCILE, json={"charges": charges})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+async def test_a_body_with_anything_else_is_no_export(shop: Shop) -> None:
+    refused = await shop.office.admin.post(RECONCILE, json={"charges": [], "dry_run": True})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (400, "unknown_parameter", "dry_run")
+
+
+async def test_a_long_import_is_booked_in_parts_each_told_with_what_it_changed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ledger.service.BATCH", 2)
+    lost = [await shop.lose() for _ in range(3)]
+    charges: list[dict[str, Any]] = [{"attempt_id": item.id, "amount_usd": "0.001"} for item in lost]
+    done = await shop.reconcile([*charges, {"attempt_id": "att_nobody", "amount_usd": "1"}])
+    assert (done["findings"]["corrected"], done["findings"]["unknown"]) == (3, 1)
+    assert [line["name"] for line in done["data"]] == [*(item.id for item in lost), "att_nobody"]
+    first, last = ((item["after"]) for item in await shop.office.audit())
+    assert (len(first["corrected"]), len(last["corrected"])) == (2, 1)
+    assert (first["findings"]["unknown"], last["findings"]["unknown"]) == (0, 1)
+    for item in lost:
+        assert await shop.cost(item) == (1_000, "actual")
 
 
 async def test_only_operators_who_may_change_things_import(shop: Shop) -> None:

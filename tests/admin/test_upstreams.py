@@ -1,5 +1,6 @@
 """Upstreams as operators see and steer them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,3 +76,46 @@ async def test_a_disabled_upstream_stays_so_when_it_delivers_or_fails(office: Of
     await office.parts.routes.delivered("openai", "gpt-image-2")
     await office.parts.routes.failed("openai", "gpt-image-2", UpstreamFailure(FailureKind.DOWN, "away"))
     assert (await _look(office))["switch"] == "off"
+
+
+async def test_a_model_is_named_in_the_body_as_well(office: Office) -> None:
+    path = "/admin/v1/upstreams/openai"
+    turned = (await office.admin.post(f"{path}/disable", json={"model": "gpt-image-2"})).json()
+    assert (turned["switch"], turned["models"][0]["switch"]) == ("on", "off")
+    turned = (await office.admin.post(f"{path}/enable", json={"model": "gpt-image-2"})).json()
+    assert turned["models"][0]["switch"] == "on"
+    same = await office.admin.post(f"{path}/drain?model=gpt-image-2", json={"model": "gpt-image-2"})
+    assert same.json()["models"][0]["switch"] == "draining"
+
+
+@pytest.mark.parametrize("verb", ["enable", "disable", "drain", "reset"])
+@pytest.mark.parametrize(
+    "sent, param",
+    [
+        ({"json": {"modle": "gpt-image-2"}}, "modle"),
+        ({"json": {"model": 2}}, "model"),
+        ({"json": ["gpt-image-2"]}, None),
+        ({"content": b"model=gpt-image-2"}, None),
+        ({"data": {"model": "gpt-image-2"}}, None),
+        ({"json": {"model": "gpt-image-2"}, "params": {"model": "openai/gpt-image-2"}}, "model"),
+    ],
+)
+async def test_a_body_that_is_not_understood_turns_nothing(
+    office: Office, verb: str, sent: dict[str, Any], param: str | None
+) -> None:
+    refused = await office.admin.post(f"/admin/v1/upstreams/openai/{verb}", **sent)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+    assert await office.audit() == []
+
+
+async def test_upstreams_are_listed_page_by_page(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = office.parts.catalog.get()
+    openai = catalog.upstreams["openai"]
+    names = ["openai", "second", "third"]
+    more = replace(catalog, upstreams={name: replace(openai, name=name) for name in names})
+    monkeypatch.setattr(office.parts.catalog, "get", lambda: more)
+    first = (await office.admin.get("/admin/v1/upstreams", params={"limit": 2})).json()
+    assert [item["name"] for item in first["data"]] == ["openai", "second"]
+    assert (first["has_more"], first["last_id"]) == (True, "second")
+    rest = (await office.admin.get("/admin/v1/upstreams", params={"after": first["last_id"]})).json()
+    assert ([item["name"] for item in rest["data"]], rest["has_more"]) == (["third"], False)

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import text
+from standardwebhooks import Webhook
 
 from app.domain.requests import ImageRequest
 from app.jobs.service import Submission
@@ -191,8 +192,12 @@ async def test_a_range_of_time_is_sent_again_where_the_last_delivery_failed(offi
         path = "/admin/v1/webhooks/deliveries/replay"
         dry = await office.admin.post(f"{path}?dry_run=true", json=everything)
         assert (dry.json()["resent"], dry.json()["dry_run"]) == (3, True)
-        for other in ({"team_id": "team_none"}, {"status": "succeeded"}, {"to": 1}):
+        for other in ({"status": "succeeded"}, {"to": 1}):
             assert (await office.admin.post(path, json={**everything, **other})).json()["resent"] == 0
+        nobody = await office.admin.post(path, json={**everything, "team_id": "team_none"})
+        assert _error(nobody) == (404, "not_found", "team_id")
+        backwards = await office.admin.post(path, json={"from": 2, "to": 1})
+        assert _error(backwards) == (400, "invalid_value", "to")
         assert (await _post(office, "deliveries/replay", **everything))["resent"] == 3
         assert (await _post(office, "deliveries/replay", **everything))["resent"] == 0
         await office.parts.deliverer.deliver_due()
@@ -296,3 +301,45 @@ async def test_a_request_keeps_whom_to_tell_in_body_or_header(office: Office) ->
         await office.team.post(f"/v1/jobs/{made.json()['id']}/cancel")
         (delivery,) = (await _get(office, "deliveries", job_id=made.json()["id"]))["data"]
         assert (delivery["url"], delivery["event"]) == (HOOK, "job.cancelled")
+
+
+async def test_a_secret_that_signed_before_anybody_saw_it_is_shown_with_the_first_endpoint(
+    office: Office,
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.request()
+        await exchange.answer(200)
+
+    async with scripted_server(script) as server:
+        await _ended(office, url=server.url)
+        await office.parts.deliverer.deliver_due()
+        first = await _post(office, "endpoints", 201, team_id="default", url=HOOK)
+        second = await _post(office, "endpoints", 201, team_id="default", url=HOOK)
+        (request,) = server.requests
+        Webhook(first["secret"]).verify(request.body, dict(request.headers))
+    assert second["secret"] is None
+
+
+async def test_a_dry_run_sends_and_rotates_nothing(office: Office) -> None:
+    made = await _post(office, "endpoints", 201, team_id="default", url=HOOK)
+    job_id = await _ended(office, url=None)
+    (delivery,) = (await _get(office, "deliveries", job_id=job_id))["data"]
+    path = f"/admin/v1/webhooks/deliveries/{delivery['id']}/resend?dry_run=true"
+    dry = await office.admin.post(path)
+    assert dry.status_code == 200
+    assert dry.json() == {
+        **delivery,
+        "dry_run": True,
+        "would": {"event_id": delivery["event_id"], "url": HOOK},
+    }
+    rotate = "/admin/v1/webhooks/secrets/rotate?dry_run=true"
+    would = await office.admin.post(rotate, json={"team_id": "default", "overlap_s": 60})
+    assert (would.status_code, would.json()["dry_run"]) == (200, True)
+    assert would.json()["would"]["previous_expires_at"] is not None
+    assert "whsec_" not in would.text
+    nobody = await office.admin.post(rotate, json={"team_id": "team_none"})
+    assert _error(nobody) == (404, "not_found", "team_id")
+    assert len((await _get(office, "deliveries", job_id=job_id))["data"]) == 1
+    assert [entry["action"] for entry in await office.audit()] == ["webhook_endpoint.created"]
+    await office.admin.delete(f"/admin/v1/webhooks/endpoints/{made['id']}")
+    assert _error(await office.admin.post(path))[:2] == (400, "invalid_value")

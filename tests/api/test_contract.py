@@ -50,6 +50,7 @@ BEYOND_SCHEMAS: Final = [
     # A key that has been revoked.
     "/admin/v1/keys/{key_id}/rotate",
     # A span ends after it begins, and nothing is grouped twice by the same.
+    "/admin/v1/jobs",
     "/admin/v1/spend",
     "/admin/v1/reconcile",
     "/admin/v1/webhooks/deliveries/replay",

@@ -197,6 +197,24 @@ async def test_errors_are_a_sentence_and_a_code(
     assert (await client.get("/v1/jobs")).json()["data"] == []
 
 
+@pytest.mark.parametrize(
+    "body, name",
+    [
+        ({"numImages": 11}, "numImages"),
+        ({"imageSize": {"width": 1000, "height": 1000}}, None),
+        ({"webhookUrl": "ftp://example.com"}, "webhookUrl"),
+        ({"outputFormat": "bmp"}, None),
+    ],
+)
+async def test_errors_name_parameters_as_this_api_does(
+    client: httpx2.AsyncClient, body: dict[str, Any], name: str | None
+) -> None:
+    told = (await client.post(GENERATE, json={**PLAIN, **body})).json()["error"]
+    assert name is None or f"'{name}'" in told
+    for foreign in ("'n'", "'size'", "'webhook_url'", "'output_format'"):
+        assert foreign not in told
+
+
 async def test_a_missing_key_is_told_in_the_same_form(anonymous: httpx2.AsyncClient) -> None:
     answer = await anonymous.post(GENERATE, json=PLAIN)
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")

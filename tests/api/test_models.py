@@ -137,8 +137,17 @@ async def test_a_part_that_fails_is_named_with_its_reason(monkeypatch: pytest.Mo
     }
 
 
-async def test_a_bug_in_a_check_is_a_bug() -> None:
-    assert (await ready({"database": has_a_bug})).status_code == 500
+async def test_a_check_that_fails_for_a_reason_of_its_own_tells_it_to_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = await ready({"database": has_a_bug, "storage": works})
+    assert answer.status_code == 503
+    assert answer.json()["checks"] == {
+        "database": "it failed; this process's log tells why",
+        "storage": "ok",
+    }
+    assert "a bug" not in answer.text
+    assert "ready.check_failed" in capsys.readouterr().out
 
 
 async def test_the_documentation_is_public_and_shows_the_body(anonymous: httpx2.AsyncClient) -> None:

@@ -391,6 +391,14 @@ def test_a_new_model_with_new_words_needs_only_configuration(file: Path) -> None
         ),
         (
             "    routes:",
+            "    routing: {policy: priorty}\n    routes:",
+            13,
+            "models.sketch.routing.policy",
+            "'priorty'",
+            "Did you mean 'priority'?",
+        ),
+        (
+            "    routes:",
             "    routing: {policy: cheap}\n    routes:",
             13,
             "models.sketch.routing.policy",

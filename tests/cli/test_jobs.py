@@ -1,9 +1,15 @@
 """`darkroom jobs`."""
 
+import asyncio
 from pathlib import Path
+
+import pytest
 
 from tests.cli.command import darkroom
 from tests.cli.gateway import PICTURE, FakeGateway
+from tests.house import opener
+from tests.kitchen import API_KEY
+from tests.simulators.openai import OpenAi
 
 
 def test_jobs_are_listed_for_people(gateway: FakeGateway) -> None:
@@ -100,3 +106,21 @@ def test_pictures_that_were_deleted_are_a_sentence(gateway: FakeGateway) -> None
 
     assert ended.code == 1
     assert "no longer kept" in ended.err
+
+
+async def test_a_job_that_came_by_imarouters_api_is_shown_and_watched_like_any_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sqlite_url: str
+) -> None:
+    house = opener(monkeypatch, tmp_path, sqlite_url)
+    async with OpenAi(api_key="sk-test") as vendor, house(vendor) as running:
+        made = await running.client.post("/v1/image/gpt-image-2/generate", json={"prompt": "a boat"})
+        at = ("--base-url", running.address, "--api-key", API_KEY)
+        job_id = made.json()["id"]
+        watched = await asyncio.to_thread(darkroom, "jobs", "watch", job_id, "-o", "out.png", *at)
+        assert "Saved out.png\n" in watched.out
+        shown = await asyncio.to_thread(darkroom, "jobs", "show", job_id, "--json", *at)
+        assert (shown.json["object"], shown.json["status"]) == ("image_job", "succeeded")
+        theirs = (await running.client.get(f"/v1/jobs/{job_id}")).json()
+        assert theirs["status"] == "completed"
+        refused = await running.client.get(f"/v1/jobs/{job_id}?shape=square")
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "shape")

@@ -1,5 +1,7 @@
 """`darkroom teams` and `darkroom keys`, over the admin API."""
 
+import pytest
+
 from tests.cli.command import darkroom
 from tests.cli.gateway import FakeGateway
 
@@ -62,3 +64,23 @@ def test_an_api_key_is_not_an_admin_key(gateway: FakeGateway) -> None:
     ended = darkroom("teams", "list", "--api-key", gateway.api_key)
 
     assert ended.code == 4
+
+
+def test_operators_are_looked_for_where_they_are_served(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_ADMIN_LISTEN", gateway.url.removeprefix("http://"))
+    monkeypatch.setenv("DARKROOM_PUBLIC_URL", "http://127.0.0.1:9")
+
+    assert darkroom("teams", "list").code == 0
+    assert darkroom("jobs", "list").code == 3
+
+
+def test_a_listener_without_operators_says_where_they_may_be(gateway: FakeGateway) -> None:
+    nothing = "There is nothing at GET '/admin/v1/teams'."
+    gateway.refusal = (404, {"error": {"message": nothing, "code": "not_found"}})
+
+    ended = darkroom("teams", "list")
+
+    assert ended.code == 1
+    assert "DARKROOM_ADMIN_LISTEN" in ended.err

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from app.accounts.service import Accounts
 from app.db.engine import Database
 from app.db.tables.teams import teams
 from app.kit.sealing import Sealer
@@ -27,6 +28,17 @@ async def _keep_secret(url: str, *secrets: str) -> list[bytes]:
         await database.close()
 
 
+async def _keep_keys(url: str) -> None:
+    """The keys of the settings, and one of a team, as a gateway with the old secret made them."""
+    database = Database(url)
+    try:
+        accounts = Accounts(database, (OLD.encode(),))
+        await accounts.bootstrap("m4KtB9xQz7LwR2vHs8NcJ5pYd6GfT3aE", "n4KtB9xQz7LwR2vHs8NcJ5pYd6GfT3aE")
+        await accounts.create_key("default", "mine", limits={})
+    finally:
+        await database.close()
+
+
 def test_stored_secrets_move_to_the_newest_secret_and_stay_what_they_are(
     monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
@@ -39,7 +51,13 @@ def test_stored_secrets_move_to_the_newest_secret_and_stay_what_they_are(
     ):
         monkeypatch.setenv(f"DARKROOM_{name}", value)
 
-    assert darkroom("secrets", "rotate").out.startswith("1 of 1 stored secrets were sealed anew")
+    asyncio.run(_keep_keys(database_url))
+    rotated = darkroom("secrets", "rotate").out
+    assert rotated.startswith("1 of 1 stored secrets were sealed anew")
+    assert "1 API keys are still recognised by an older secret" in rotated
+    examined = {item["detail"]: item for item in darkroom("doctor", "--json").json["checks"]}
+    left = "1 API keys are recognised by an older secret of DARKROOM_SECRET_KEY alone"
+    assert examined[left]["verdict"] == "warn"
     assert darkroom("secrets", "rotate").out.startswith("0 of 1 ")
 
     assert asyncio.run(_keep_secret(database_url, NEW)) == kept

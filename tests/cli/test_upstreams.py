@@ -137,3 +137,12 @@ async def test_a_check_names_what_is_missing(monkeypatch: pytest.MonkeyPatch, fo
         monkeypatch.setenv("OPENAI_TEST_KEY", KEY)
         assert (await run("check", "openai", "--buy", "--model", "dall-e-2")).code == 2
         assert vendor.ledger.posts == 0
+
+
+def test_a_name_that_the_catalog_allows_is_sent_as_it_is(gateway: FakeGateway) -> None:
+    darkroom("upstreams", "disable", "eu.open-ai_2")
+    assert gateway.asked[-1].path == "/admin/v1/upstreams/eu.open-ai_2/disable"
+    for name in ("..", "."):
+        assert darkroom("upstreams", "disable", name).code == 2
+    darkroom("upstreams", "disable", "../keys")
+    assert gateway.asked[-1].path == "/admin/v1/upstreams/..%2Fkeys/disable"

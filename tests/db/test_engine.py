@@ -4,8 +4,11 @@ import asyncio
 import struct
 
 import pytest
+import structlog
+from sqlalchemy import insert
 
 from app.db.engine import Database, StoreUnavailable
+from app.db.tables.teams import teams
 
 
 async def _shutting_down(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,4 +58,30 @@ async def test_what_is_to_happen_once_committed_happens_then_and_only_then(datab
     async with database.transaction():
         pass
     assert done == ["first", "second"]
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"id": "team_canary", "name": "first", "limits": {}},  # there is one already
+        {"id": "team_other", "name": "canary", "limits": None},
+        {"id": "team_other", "name": ["canary"], "limits": {}},
+        {"id": "team_other", "name": "canary\x00", "limits": None},
+    ],
+)
+async def test_what_the_database_refuses_is_told_without_its_values(
+    database_url: str, values: dict[str, object]
+) -> None:
+    database = Database(database_url)
+    async with database.transaction() as connection:
+        await connection.execute(insert(teams).values(id="team_canary", name="canary of a name", limits={}))
+    with pytest.raises(Exception) as refused:  # noqa: PT011 - each driver has its own
+        async with database.transaction() as connection:
+            await connection.execute(insert(teams).values(**values))
+    entry = structlog.processors.format_exc_info(None, "error", {"exc_info": refused.value})
+    said = entry["exception"]
+    assert "canary" not in str(refused.value)
+    # What is quoted of this file is the test's own.
+    assert "canary" not in "\n".join(line for line in said.splitlines() if not line.startswith("    "))
     await database.close()

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from app.domain.money import Certainty
+from app.jobs.integrity import check_integrity
 from app.jobs.lifecycle import AttemptState, Status
 from app.jobs.transitions import NewAttempt
 from tests.jobs.conftest import NO_LIMITS
@@ -24,10 +26,15 @@ def kitchen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str) 
     """Opens a gateway on SQLite, and on Postgres, that buys from the given vendors."""
 
     @asynccontextmanager
-    async def opened(*vendors: Simulator, routing: dict[str, Any] | None = None) -> AsyncIterator[Kitchen]:
+    async def opened(
+        *vendors: Simulator, routing: dict[str, Any] | None = None, unpriced: str | None = None
+    ) -> AsyncIterator[Kitchen]:
         for vendor in vendors:
             monkeypatch.setenv(f"{vendor.name.upper()}_TEST_KEY", vendor.api_key)
         catalog = catalog_of({vendor.name: vendor for vendor in vendors}, routing=routing)
+        for route in catalog["models"]["gpt-image-2"]["routes"]:
+            if route["upstream"] == unpriced:
+                del route["prices"]
         settings = write_settings(monkeypatch, tmp_path, catalog, database_url=database_url)
         async with open_kitchen(settings) as running:
             yield running
@@ -70,6 +77,25 @@ async def test_an_edges_page_may_have_been_paid_for_and_ends_the_job(kitchen: Op
             assert view.job.error["code"] == "upstream_outcome_unknown"
             assert (first.ledger.posts, second.ledger.posts) == (1, 0)
             assert view.cost_micros == view.attempts[0].hold_micros
+
+
+@pytest.mark.parametrize("unpriced", ["therouter", "openai"])
+async def test_a_call_that_may_be_paid_for_is_booked_at_the_price_of_its_own_route(
+    kitchen: Open, unpriced: str
+) -> None:
+    async with OpenAi(api_key="sk-a") as first, TheRouter(api_key="sk-b") as second:
+        first.script("502;billed")
+        async with kitchen(first, second, unpriced=unpriced) as running:
+            view = await running.served(await running.order(n=2, size="1024x1024", quality="high"))
+            (attempt,) = view.attempts
+            assert attempt.upstream == "openai"
+            booked = (attempt.hold_micros, attempt.cost_micros, attempt.certainty)
+            if unpriced == "openai":
+                assert booked == (None, 0, Certainty.UNPRICED)
+            else:
+                assert booked == (422_000, 422_000, Certainty.POSSIBLE)
+            async with running.parts.database.reading() as connection:
+                assert await check_integrity(connection) == []
 
 
 async def test_failover_asks_one_more_after_an_unknown_outcome(kitchen: Open) -> None:

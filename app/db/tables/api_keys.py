@@ -16,6 +16,8 @@ api_keys = Table(
     # What the key is looked up by: a random part that is no secret, or a digest for bootstrap keys of any text.
     Column("lookup", Text, nullable=False, unique=True),
     Column("digest", LargeBinary, nullable=False),
+    # Which secret of the process the digest was made with, by a name derived from it; null: nobody has looked yet.
+    Column("digested_by", Text),
     # The first characters, to recognise a key in a list.
     Column("hint", Text, nullable=False),
     Column("limits", JsonColumn, nullable=False),

@@ -13,6 +13,8 @@ webhook_secrets = Table(
     # By app.kit.sealing, for `webhook_secrets|ID|sealed`.
     Column("sealed", LargeBinary, nullable=False),
     Column("created_at", Instant, nullable=False, default=now()),
+    # When an operator saw it; null while nobody has.
+    Column("shown_at", Instant),
     # Of a secret that was rotated: signs beside the current one until then.
     Column("expires_at", Instant),
     Index("webhook_secrets_current", "team_id", unique=True, **where("expires_at IS NULL")),
