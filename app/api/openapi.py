@@ -68,7 +68,7 @@ _SENTENCES: Final[Mapping[int, tuple[str, str, str]]] = {
         "The Idempotency-Key 'order-4711' was used for another request.",
     ),
     429: (
-        "Too much at once, or a budget is spent: `rate_limit_exceeded`, `queue_full`, `insufficient_quota`.",
+        "Too much, wrong keys too often, or a spent budget: `rate_limit_exceeded`, `queue_full`, `insufficient_quota`.",
         "rate_limit_exceeded",
         "Too many requests within a minute.",
     ),
@@ -156,7 +156,7 @@ def _statuses(method: str, path: str, operation: Mapping[str, Any]) -> set[int]:
     if not operation.get("security"):
         return set()
     parameters = operation.get("parameters", [])
-    found = {401, 500, 503} | _MORE.get((method, path), frozenset())
+    found = {401, 429, 500, 503} | _MORE.get((method, path), frozenset())
     if path.startswith(_OPERATORS):
         found.add(403)
     if any(item["in"] == "path" for item in parameters):
