@@ -37,9 +37,7 @@ _OF_JOBS: Final = built_once(
     )
     .order_by(assets.c.job_id, assets.c.index, assets.c.id)
 )
-_LIVING_OF_JOBS: Final = _OF_JOBS.where(assets.c.expires_at > now())
-
-
+_LIVING_OF_JOBS: Final = built_once(_OF_JOBS.where(assets.c.expires_at > now()))
 _INSERT: Final = built_once(insert(assets))
 
 
