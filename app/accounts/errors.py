@@ -63,10 +63,16 @@ class RateLimitExceeded(GatewayError):
     should_retry = True
 
     def __init__(
-        self, message: str, *, limit: str, retry_after_s: float, rates: tuple[Rate, ...] = ()
+        self,
+        message: str,
+        *,
+        limit: str,
+        retry_after_s: float | None = None,
+        param: str | None = None,
+        rates: tuple[Rate, ...] = (),
     ) -> None:
         """`limit`: which of the limits of contract 9; `rates`: how the caller stands, for the headers."""
-        super().__init__(message, retry_after_s=retry_after_s)
+        super().__init__(message, retry_after_s=retry_after_s, param=param)
         self.limit = limit
         self.rates = rates
 
@@ -76,10 +82,9 @@ class RateTooSmall(RateLimitExceeded):
 
     should_retry = False
 
-    def __init__(self, message: str, *, param: str, rates: tuple[Rate, ...] = ()) -> None:
-        """`param`: what has to become smaller. `rates`: as above."""
-        GatewayError.__init__(self, message, param=param)
-        self.rates = rates
+    def __init__(self, message: str, *, limit: str, param: str) -> None:
+        """`limit`: as above; `param`: what has to become smaller."""
+        super().__init__(message, limit=limit, param=param)
 
 
 class QueueFull(GatewayError):

@@ -167,12 +167,12 @@ class AccountLimits:
         hopeless = [draw for draw in draws if draw.amount > draw.per_minute]
         if hopeless:
             await self._give_back(before.draws)
-            tightest_draw = min(hopeless, key=lambda draw: draw.per_minute)
+            least = min(hopeless, key=lambda draw: draw.per_minute)
             message = (
-                f"{_allowed(tightest_draw.bucket, tightest_draw.per_minute)}, and this request asks for "
-                f"{tightest_draw.amount} at once. Ask for {tightest_draw.per_minute} or fewer with 'n'."
+                f"{_allowed(least.bucket, least.per_minute)}, and this request asks for {least.amount} at once. Ask "
+                f"for {least.per_minute} or fewer with 'n'."
             )
-            raise RateTooSmall(message, param="n")
+            raise RateTooSmall(message, limit="images_per_minute", param="n")
         levels = await self._limiter.take(draws) if draws else []
         taken = Taken(rates=before.rates + _rates(levels), draws=before.draws + tuple(draws))
         wait_s = max((level.wait_s for level in levels), default=0.0)
