@@ -214,7 +214,7 @@ PAGE: Final = [
 ]
 MOMENT: Final = {
     "type": "string",
-    "anyOf": [{"format": "date-time"}, {"format": "date"}, {"pattern": "^[0-9]{1,11}$"}],
+    "anyOf": [{"format": "date-time"}, {"format": "date"}, {"pattern": "^[0-9]{0,11}$"}],
     "example": "2027-01-31",
 }
 DRY_RUN: Final = query(

@@ -40,7 +40,7 @@ from app.jobs.records import Attempt, Job
 from app.jobs.routes import Routes
 from app.jobs.service import JobService
 from app.jobs.transitions import NewAttempt, Transitions, UpstreamLimits
-from app.jobs.waiting import Waiters
+from app.jobs.waiting import Waiters, announce
 from app.kit.doorbell import LocalDoorbell
 from app.kit.events import LocalEvents
 from app.kit.http import GuardedClient
@@ -116,7 +116,7 @@ class Worker:
             certainty=Certainty.ACTUAL,
             max_rounds=4,
         )
-        self._events.publish(job.id)
+        announce(self._events, job.id, is_final=done.status.is_final)
         return done
 
     async def fail(self, kind: FailureKind) -> Job:
@@ -131,7 +131,7 @@ class Worker:
         else:
             await self._transitions.refuse(attempt, failure)
         decision = await self._transitions.decide(job.id, job.lease_token, max_rounds=1, followed=frozenset())
-        self._events.publish(job.id)
+        announce(self._events, job.id, is_final=decision.job.status.is_final)
         return decision.job
 
     async def _stored(self, content: bytes) -> Picture:

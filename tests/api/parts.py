@@ -25,7 +25,7 @@ class _KnownAccounts:
             raise InvalidApiKey("Incorrect API key provided.")
         return caller
 
-    async def recognise(self, text: str) -> Caller:
+    async def recognise(self, text: str, *, client: str | None = None) -> Caller:
         return await self.authenticate(text)
 
 
