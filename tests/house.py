@@ -74,8 +74,8 @@ async def open_house(
         )
         kitchen = await closing.enter_async_context(open_kitchen(chosen, is_working=is_working))
         config = uvicorn.Config(
-            build_app(kitchen.parts), http=protocol, ws="none", lifespan="off", log_config=None,
-            timeout_graceful_shutdown=1,
+            build_app(kitchen.parts), http=protocol, ws="none", lifespan="off", access_log=False,
+            log_config=None, timeout_graceful_shutdown=1,
         )  # fmt: skip
         server = uvicorn.Server(config)
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))

@@ -20,7 +20,7 @@ REDACTED: Final = "[redacted]"
 """What stands in a log where a secret was."""
 
 # They tell of every request, and what they say is either said by us with ids or holds URLs.
-_NOISY: Final = ("aiosqlite", "alembic", "arq", "asyncio", "hpack", "httpcore2", "httpx2", "uvicorn.access")
+_NOISY: Final = ("aiosqlite", "alembic", "arq", "asyncio", "hpack", "httpcore2", "httpx2")
 
 _PATTERNS: Final = (
     (re.compile(r"\b(dk_|sk-|whsec_)[A-Za-z0-9+/=_-]{4,}"), rf"\1{REDACTED}"),

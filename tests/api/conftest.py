@@ -260,7 +260,13 @@ async def serving(app: ASGIApp, protocol: type[DeadlineH11] = DeadlineH11) -> As
     """Serve an application on loopback by uvicorn, as in production; yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http=protocol, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1
+        app,
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     running = asyncio.ensure_future(server.serve(sockets=[listener]))

@@ -18,9 +18,7 @@ def logging_as_before() -> Iterator[None]:
     """Whatever a test configures is undone."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    levels = {
-        name: logging.getLogger(name).level for name in ("httpx2", "httpcore2", "uvicorn.access", "arq")
-    }
+    levels = {name: logging.getLogger(name).level for name in ("httpx2", "httpcore2", "arq")}
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -88,7 +86,7 @@ def test_what_is_below_the_level_is_not_written(capsys: pytest.CaptureFixture[st
     assert [line["event"] for line in lines(capsys)] == ["loud"]
 
 
-@pytest.mark.parametrize("name", ["httpx2", "httpcore2", "uvicorn.access", "arq"])
+@pytest.mark.parametrize("name", ["httpx2", "httpcore2", "arq"])
 def test_chatty_libraries_are_heard_from_warning_up(capsys: pytest.CaptureFixture[str], name: str) -> None:
     configure_logging("json", "debug")
     logging.getLogger(name).info("GET https://shop.example/?sig=abc")
