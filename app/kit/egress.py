@@ -5,21 +5,20 @@ reused connection passes it, and there is no second look-up that could answer ot
 """
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import ip_address
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import httpcore2
 
 from app.kit.addresses import Network, is_named, is_reachable
+from app.kit.tcp import Tcp
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port -> literal IP addresses, best first. Raises OSError where there are none."""
 
 _DNS_TIMEOUT_S: Final = 5.0
 _DIALLED_ADDRESSES: Final = 4
-_READ_BYTES: Final = 256 * 1024
 
 
 class Denied(httpcore2.ConnectError):
@@ -41,7 +40,7 @@ class Guard(httpcore2.AsyncNetworkBackend):
         self._allow_networks = allow_networks
         self._ports = ports
         self._trusted = trusted
-        self._sockets = httpcore2.AnyIOBackend()
+        self._tcp = Tcp()
 
     async def judged(self, host: str, port: int) -> list[str]:
         """Resolve a host and judge what it leads to; the addresses, best first. Nothing is dialled.
@@ -64,7 +63,7 @@ class Guard(httpcore2.AsyncNetworkBackend):
         host: str,
         port: int,
         timeout: float | None = None,
-        local_address: str | None = None,
+        local_address: str | None = None,  # noqa: ARG002 - none is ever named
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         is_trusted = (host, port) == self._trusted
@@ -73,16 +72,14 @@ class Guard(httpcore2.AsyncNetworkBackend):
         broken: Exception | None = None
         for address in dialled:
             try:
-                stream = await self._sockets.connect_tcp(
-                    address, port, share_s, local_address, socket_options
-                )
+                stream = await self._tcp.connect(address, port, share_s, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as exc:
                 broken = exc
                 continue
             if not is_trusted and not self._is_right_peer(stream):
                 await stream.aclose()
                 raise Denied(f"{host!r} leads to an address that may not be reached")
-            return _Connection(stream)
+            return stream
         raise broken or httpcore2.ConnectError("no address")
 
     async def connect_unix_socket(
@@ -111,40 +108,11 @@ class Guard(httpcore2.AsyncNetworkBackend):
         return list(dict.fromkeys(found))
 
     def _is_right_peer(self, stream: httpcore2.AsyncNetworkStream) -> bool:
-        peer, own = _extra(stream, "server_addr"), _extra(stream, "client_addr")
+        peer, own = stream.get_extra_info("server_addr"), stream.get_extra_info("client_addr")
         if peer is None or is_named(peer[0], self._allow_networks):
             return True
         # A public address of this machine itself is dialled from that same address.
         return is_reachable(peer[0]) and (own is None or own[0] != peer[0])
-
-
-class _Connection(httpcore2.AsyncNetworkStream):
-    """A connection that does not outlive a TLS handshake given up from outside; the library's own would."""
-
-    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        # The library asks for 64 kB, and a picture passes five layers with each of its reads.
-        return await self._stream.read(max(max_bytes, _READ_BYTES), timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.AsyncNetworkStream:
-        try:
-            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        except BaseException:
-            await self._stream.aclose()
-            raise
-
-    def get_extra_info(self, info: str) -> Any:
-        return _extra(self._stream, info)
 
 
 def _is_literal(host: str) -> bool:
@@ -153,18 +121,3 @@ def _is_literal(host: str) -> bool:
         return str(ip_address(host)) == host
     except ValueError:
         return False
-
-
-def _extra(stream: httpcore2.AsyncNetworkStream, info: str) -> Any:
-    """What is known of a connection.
-
-    Raises:
-        ConnectError: it was reset as soon as it was made. Nothing has been sent then: it is asked about before.
-    """
-    try:
-        return stream.get_extra_info(info)
-    except AttributeError as exc:
-        # anyio asks the socket for its peer, whatever it is asked; uvloop has taken a broken socket back.
-        if info == "is_readable":
-            return True  # as of any connection whose peer has gone
-        raise httpcore2.ConnectError("the connection was reset as soon as it was made") from exc

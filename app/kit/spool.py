@@ -20,7 +20,7 @@ import pybase64
 
 # So much is gathered before a thread is asked to parse, decode and write it: enough that the hop costs nothing, and
 # the loop never waits for a disk.
-_BATCH_BYTES: Final = 256 * 1024
+_BATCH_BYTES: Final = 128 * 1024
 # A body up to this size is parsed where it stands: that is quicker than a hop.
 _INLINE_BYTES: Final = 64 * 1024
 
