@@ -21,7 +21,6 @@ from app.api.streaming import EventDialect, ImageEvents, StreamedAnswer, checked
 from app.assets.storage import Storage
 from app.jobs.errors import PictureNotFound, ResultExpired
 from app.jobs.lifecycle import Status
-from app.jobs.records import Job
 from app.jobs.service import IDEMPOTENCY_TTL_S, JobService, JobView, Submitted
 from app.kit.json_stream import render
 
@@ -68,7 +67,7 @@ class Answers:
         if job.request.stream:
             return self._stream(submitted, options, ImageEvents(self._storage))
         timeout_s = options.hold_s(self._sync_timeout_s)
-        return _Held(self._jobs, self, job, timeout_s=timeout_s, headers=headers)
+        return _Held(self._jobs, self, submitted, timeout_s=timeout_s, headers=headers)
 
     def chat_stream(self, submitted: Submitted, options: CallOptions, *, wants_usage: bool) -> Response:
         """The answer to a chat completion whose client wants chunks."""
@@ -156,17 +155,26 @@ class _Held(HeldAnswer):
     """An answer that waits for its job's result."""
 
     def __init__(
-        self, jobs: JobService, answers: Answers, job: Job, *, timeout_s: float, headers: dict[str, str]
+        self,
+        jobs: JobService,
+        answers: Answers,
+        submitted: Submitted,
+        *,
+        timeout_s: float,
+        headers: dict[str, str],
     ) -> None:
-        super().__init__(jobs, job.id)
+        super().__init__(jobs, submitted.job.id)
         self._answers = answers
-        self._team_id = job.team_id
+        self._team_id = submitted.job.team_id
+        self._is_new = not submitted.is_replay
         self._timeout_s = timeout_s
         self._extra = headers
 
     async def answer(self, scope: Scope, gone: asyncio.Future[None], send: Send) -> bool:
         """Wait, and answer with what the job came to."""
-        waiting = self._jobs.wait(self._job_id, self._team_id, timeout_s=self._timeout_s, is_caller=True)
+        waiting = self._jobs.wait(
+            self._job_id, self._team_id, timeout_s=self._timeout_s, is_caller=True, is_new=self._is_new
+        )
         view = await unless(gone, waiting)
         if view is None:
             return False

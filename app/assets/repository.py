@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from app.assets.records import MADE, OUTPUT, Asset, AssetKind, Picture, asset_from
-from app.db.connection import Connection, built_once
+from app.db.connection import Connection, built_once, of_few_lengths
 from app.db.engine import row_values
 from app.db.tables.assets import assets
 from app.db.tables.attempts import attempts
@@ -88,7 +88,7 @@ async def assets_of_jobs(
     connection: Connection, job_ids: Sequence[str], kinds: Sequence[AssetKind], *, living: bool = False
 ) -> list[Asset]:
     """Read the pictures of these jobs, in each job's own order; `living`: only those that have not expired."""
-    wanted = {"job_ids": list(job_ids), "kinds": [kind.value for kind in kinds]}
+    wanted = {"job_ids": of_few_lengths(job_ids), "kinds": [kind.value for kind in kinds]}
     query = _LIVING_OF_JOBS if living else _OF_JOBS
     return [asset_from(row_values(row)) for row in await connection.execute(query, wanted)]
 

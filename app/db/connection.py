@@ -8,6 +8,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 
 T = TypeVar("T", bound=tuple[Any, ...])
 S = TypeVar("S", bound=Executable)
+V = TypeVar("V")
 Parameters: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
@@ -35,6 +36,15 @@ class Connection(Protocol):
 
 
 _BUILT_ONCE: Final[dict[int, Executable]] = {}
+
+
+def of_few_lengths(values: Sequence[V]) -> Sequence[V]:
+    """The same values for an `IN`, the last of them repeated until they are 1, 2, 4, 8, … long.
+
+    Each length is a statement of its own, which every connection of the pool has to prepare.
+    """
+    missing = (1 << max(len(values) - 1, 0).bit_length()) - len(values)
+    return [*values, *[values[-1]] * missing] if values else values
 
 
 def built_once(statement: S) -> S:

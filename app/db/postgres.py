@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias, cast, overload
 from weakref import WeakKeyDictionary
 
 import asyncpg
-from sqlalchemy import ClauseElement, Dialect, Executable, Result, TextClause
+from sqlalchemy import BindParameter, ClauseElement, Dialect, Executable, Result, TextClause
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.engine import IteratorResult, make_url
 from sqlalchemy.engine.result import SimpleResultMetaData
@@ -31,6 +31,8 @@ Observer: TypeAlias = Callable[[str, Sequence[Any]], None]
 
 _SHAPES: Final = 1000
 """How many differently built statements are kept compiled, and prepared on each connection."""
+_KEPT_LENGTH: Final = 64
+"""How many values the lists of a statement have at most that is kept with them written out."""
 _RECYCLED_AFTER_S: Final = 1800.0
 _PARTING_S: Final = 0.5
 _BREAKS: Final = (OSError, TimeoutError, asyncpg.InterfaceError)
@@ -90,7 +92,7 @@ class PostgresConnection:
         self, statement: Executable, parameters: Sequence[Mapping[str, Any]]
     ) -> Result[Any]:
         bound = [_bound(statement, each) for each in parameters]
-        sql = bound[0][0].sql
+        sql = bound[0][0].shape.sql
         rows = [plan.positional(values)[1] for plan, values in bound]
         for row in rows:
             self._tell(sql, row)
@@ -230,15 +232,27 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Shape:
+    """The SQL of a statement, for lists of some lengths."""
+
+    sql: str
+    names: Sequence[str]
+    """The parameters in their order."""
+    encoders: Mapping[str, Callable[[Any], Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
     """A statement as it is sent, for every set of values."""
 
     compiled: SQLCompiler
-    sql: str
-    is_expanding: bool
-    names: Sequence[str]
-    """The parameters in their order."""
-    encoders: Mapping[str, Callable[[Any], Any]]
+    shape: "_Shape"
+    lists: Sequence[str]
+    """The parameters of an `IN`, which has as many as there are values."""
+    literals: Sequence[str]
+    """Those that are written out, such as a limit."""
+    expanded: dict[Sequence[Any], "_Shape"]
+    """By the lengths of the lists and the values of the literals, as far as they are kept."""
     defaults: Mapping[str, Any]
     """What the tables say of columns that a statement leaves out."""
     fixed: Mapping[str, Any]
@@ -248,17 +262,37 @@ class _Plan:
 
     def positional(self, values: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
         """The SQL, and the values in its order."""
-        sql, names, encoders = self.sql, self.names, self.encoders
-        if self.is_expanding:
-            # `IN` has as many parameters as values, and a limit is written out.
-            state = self.compiled.construct_expanded_state(values)
-            sql, names, values = state.statement, state.positiontup or (), state.parameters
-            encoders = {**encoders, **state.processors}
-        if not encoders:
-            return sql, [values[name] for name in names]
-        return sql, [
-            values[name] if (encode := encoders.get(name)) is None else encode(values[name]) for name in names
+        shape = self.shape
+        if self.lists or self.literals:
+            shape, values = self._expanded(values)
+        if not shape.encoders:
+            return shape.sql, [values[name] for name in shape.names]
+        return shape.sql, [
+            values[name] if (encode := shape.encoders.get(name)) is None else encode(values[name])
+            for name in shape.names
         ]
+
+    def _expanded(self, values: Mapping[str, Any]) -> tuple["_Shape", Mapping[str, Any]]:
+        """The statement for lists of these lengths, and its values, for which SQLAlchemy's own way takes long."""
+        key = tuple(len(values[name]) for name in self.lists), tuple(values[name] for name in self.literals)
+        shape = self.expanded.get(key)
+        if shape is not None:
+            parts = {
+                f"{name}_{place}": value
+                for name in self.lists
+                for place, value in enumerate(values[name], start=1)
+            }
+            return shape, {**values, **parts}
+        state = self.compiled.construct_expanded_state(values)
+        shape = _Shape(
+            sql=state.statement,
+            names=tuple(state.positiontup or ()),
+            encoders={**self.shape.encoders, **state.processors},
+        )
+        is_plain = not any(isinstance(value, tuple) for name in self.lists for value in values[name])
+        if is_plain and sum(key[0]) <= _KEPT_LENGTH and len(self.expanded) < _SHAPES:
+            self.expanded[key] = shape
+        return shape, state.parameters
 
     def described(self, rows: Sequence[asyncpg.Record]) -> SimpleResultMetaData:
         """What the columns of these rows are called."""
@@ -306,14 +340,18 @@ def _planned(compiled: SQLCompiler, statement: Executable) -> _Plan:
     }
     return _Plan(
         compiled=compiled,
-        sql=str(compiled),
-        is_expanding=bool(compiled.post_compile_params or compiled.literal_execute_params),
-        names=tuple(compiled.positiontup or ()),
-        encoders=encoders,
+        shape=_Shape(sql=str(compiled), names=tuple(compiled.positiontup or ()), encoders=encoders),
+        lists=_names(compiled, compiled.post_compile_params - compiled.literal_execute_params),
+        literals=_names(compiled, compiled.literal_execute_params),
+        expanded={},
         defaults=defaults,
         fixed=own | defaults,
         metadata=None if isinstance(statement, TextClause) else metadata,
     )
+
+
+def _names(compiled: SQLCompiler, parameters: Iterable[BindParameter[Any]]) -> Sequence[str]:
+    return sorted(compiled.bind_names[parameter] for parameter in parameters)
 
 
 def _implemented(of: TypeEngine[Any]) -> TypeEngine[Any]:

@@ -93,7 +93,7 @@ class Admission:
             GatewayError: a parameter has a value that the model cannot honour.
         """
         request, model = self._checked(self._catalog.get(), request, check_model)
-        plan, _ = await self._routes.plan(model, request, is_budgeted=is_budgeted)
+        plan = (await self._routes.plan(model, request, is_budgeted=is_budgeted)).plan
         return Explanation(request=request, model=model, plan=plan)
 
     def _checked(

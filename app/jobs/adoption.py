@@ -4,11 +4,12 @@ Reliability 3.5: same API key, same fingerprint, an answer that was not delivere
 retry be written first, because the broken call was stuck on its way here, the broken call joins the retry's job.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import bindparam, func, select, update
 
-from app.db.connection import Connection, built_once
+from app.db.connection import Connection, built_once, of_few_lengths
 from app.db.tables.jobs import jobs
 from app.db.types import from_now, now
 
@@ -17,7 +18,11 @@ _YOUNGER_THAN_S: Final = 900.0
 
 
 _UNDELIVERED: Final = update(jobs).where(jobs.c.id == bindparam("job_id"), jobs.c.delivered_at.is_(None))
-_DELIVERED: Final = built_once(_UNDELIVERED.values(delivered_at=now()))
+_DELIVERED: Final = built_once(
+    update(jobs)
+    .where(jobs.c.id.in_(bindparam("job_ids", expanding=True)), jobs.c.delivered_at.is_(None))
+    .values(delivered_at=now())
+)
 _CUT_OFF: Final = built_once(_UNDELIVERED.values(waited_until=now()))
 
 
@@ -76,9 +81,9 @@ async def overtaken_by(
     return job_id
 
 
-async def mark_delivered(connection: Connection, job_id: str) -> None:
-    """The client has the answer."""
-    await connection.execute(_DELIVERED, {"job_id": job_id})
+async def mark_delivered(connection: Connection, job_ids: Sequence[str]) -> None:
+    """The clients of these jobs have their answers."""
+    await connection.execute(_DELIVERED, {"job_ids": of_few_lengths(job_ids)})
 
 
 async def mark_cut_off(connection: Connection, job_id: str) -> None:

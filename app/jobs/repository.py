@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert_on_postgres
 from sqlalchemy.dialects.sqlite import insert as upsert_on_sqlite
 
-from app.db.connection import Connection, built_once
+from app.db.connection import Connection, built_once, of_few_lengths
 from app.db.engine import row_values
 from app.db.tables.api_keys import api_keys
 from app.db.tables.attempts import attempts
@@ -50,12 +50,13 @@ from app.jobs.records import Attempt, Job, attempt_from, job_from
 from app.kit.json import Json
 
 # Built once, because these are asked for every job several times, and building them costs more than asking.
-_STATUS_OF: Final = built_once(
-    select(jobs.c.status).where(jobs.c.id == bindparam("job_id"), jobs.c.team_id == bindparam("team_id"))
-)
 _IS_EXPIRED: Final = (jobs.c.expires_at <= now()).label("is_expired")
 _FIND: Final = built_once(select(jobs, _IS_EXPIRED).where(jobs.c.id == bindparam("job_id")))
 _FIND_OF_TEAM: Final = built_once(_FIND.where(jobs.c.team_id == bindparam("team_id")))
+_FIND_SEVERAL: Final = built_once(
+    select(jobs, _IS_EXPIRED).where(jobs.c.id.in_(bindparam("job_ids", expanding=True)))
+)
+_FIND_SEVERAL_OF_TEAM: Final = built_once(_FIND_SEVERAL.where(jobs.c.team_id == bindparam("team_id")))
 _LOCK: Final = built_once(
     select(jobs, _IS_EXPIRED, now().label("at")).where(jobs.c.id == bindparam("job_id")).with_for_update()
 )
@@ -67,6 +68,11 @@ _LOCK_SEVERAL: Final = built_once(
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _ATTEMPTS_OF_ONE: Final = built_once(
     select(attempts).where(attempts.c.job_id == bindparam("job_id")).order_by(attempts.c.number)
+)
+_ATTEMPTS_OF: Final = built_once(
+    select(attempts)
+    .where(attempts.c.job_id.in_(bindparam("job_ids", expanding=True)))
+    .order_by(attempts.c.job_id, attempts.c.number)
 )
 
 _WAITING: Final = built_once(
@@ -231,11 +237,17 @@ async def find(connection: Connection, job_id: str, *, team_id: str | None) -> J
     return None if row is None else job_from(row_values(row))
 
 
-async def status_of(connection: Connection, job_id: str, *, team_id: str) -> Status | None:
-    """Read the status of a job of a team; None when the team has no such job."""
-    values = {"job_id": job_id, "team_id": team_id}
-    status = (await connection.execute(_STATUS_OF, values)).scalar_one_or_none()
-    return None if status is None else Status(status)
+async def find_several(connection: Connection, job_ids: Sequence[str], *, team_id: str | None) -> list[Job]:
+    """Read those of these jobs that are a team's, in no order; `team_id` None is for operators."""
+    if len(job_ids) == 1:
+        job = await find(connection, job_ids[0], team_id=team_id)
+        return [] if job is None else [job]
+    values: dict[str, object] = {"job_ids": of_few_lengths(job_ids)}
+    if team_id is None:
+        rows = await connection.execute(_FIND_SEVERAL, values)
+    else:
+        rows = await connection.execute(_FIND_SEVERAL_OF_TEAM, values | {"team_id": team_id})
+    return [job_from(row_values(row)) for row in rows]
 
 
 async def lock(connection: Connection, job_id: str) -> tuple[Job, datetime] | None:
@@ -249,7 +261,8 @@ async def lock_several(connection: Connection, job_ids: Sequence[str]) -> tuple[
     if len(job_ids) == 1:
         found = await lock(connection, job_ids[0])
         return ({}, _NEVER) if found is None else ({found[0].id: found[0]}, found[1])
-    rows = (await connection.execute(_LOCK_SEVERAL, {"job_ids": sorted(set(job_ids))})).all()
+    wanted = of_few_lengths(sorted(set(job_ids)))
+    rows = (await connection.execute(_LOCK_SEVERAL, {"job_ids": wanted})).all()
     return {row.id: job_from(row_values(row)) for row in rows}, rows[0].at if rows else _NEVER
 
 
@@ -403,10 +416,8 @@ async def attempts_of(connection: Connection, job_ids: Sequence[str]) -> list[At
     if len(job_ids) == 1:
         found = await connection.execute(_ATTEMPTS_OF_ONE, {"job_id": job_ids[0]})
         return [attempt_from(row_values(row)) for row in found]
-    query = (
-        select(attempts).where(attempts.c.job_id.in_(job_ids)).order_by(attempts.c.job_id, attempts.c.number)
-    )
-    return [attempt_from(row_values(row)) for row in await connection.execute(query)]
+    several = await connection.execute(_ATTEMPTS_OF, {"job_ids": of_few_lengths(job_ids)})
+    return [attempt_from(row_values(row)) for row in several]
 
 
 async def intents_at(connection: Connection, upstreams: Collection[str]) -> list[Attempt]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 from app.catalog.entries import Model, RoutingPolicy, Upstream
 from app.catalog.keys import Keyring
@@ -16,6 +17,7 @@ from app.domain.requests import ImageRequest
 from app.jobs import repository, upstream_states
 from app.jobs.measures import Measures
 from app.kit.telemetry import get_logger
+from app.kit.together import Together
 from app.routing.health import (
     WHOLE,
     UpstreamState,
@@ -31,6 +33,8 @@ from app.routing.plan import Absence, Pair, Plan, Standing, plan
 from app.routing.policy import POLICY
 
 LOG = get_logger(__name__)
+
+_TOGETHER_AT_MOST: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,17 @@ class RouteHealth:
     """None: it has not been asked lately."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """Whom a request may ask at one moment."""
+
+    plan: Plan
+    tripped: frozenset[str]
+    """The upstreams that failed repeatedly: each gets one probe at a time."""
+    at: datetime
+    """The moment, by the database's clock."""
+
+
 class Routes:
     """Decides which upstream is asked next, from what all workers know together."""
 
@@ -66,6 +81,9 @@ class Routes:
         self._chance = chance
         self.can_link = can_link
         self._measures = Measures(database)
+        # Every job asks and tells; jobs that do so in the same moment share a query.
+        self._states = Together(self._read_states, at_most=_TOGETHER_AT_MOST)
+        self._successes = Together(self._record_successes, at_most=_TOGETHER_AT_MOST)
 
     def outline(self, model: Model, request: ImageRequest, *, is_budgeted: bool = False) -> Plan:
         """The plan as configuration alone gives it, without looking at anybody's health; no query."""
@@ -78,13 +96,10 @@ class Routes:
             chance=self._chance,
         )
 
-    async def plan(
-        self, model: Model, request: ImageRequest, *, is_budgeted: bool = False
-    ) -> tuple[Plan, datetime]:
-        """The plan for this moment, and the database's time that it holds for."""
+    async def plan(self, model: Model, request: ImageRequest, *, is_budgeted: bool = False) -> Outlook:
+        """The plan for this moment."""
         pairs = [(route.upstream.name, route.model) for route in model.routes]
-        async with self._database.reading() as connection:
-            states, at = await upstream_states.states_of(connection, {upstream for upstream, _ in pairs})
+        states, at = await self._states.ask(frozenset(upstream for upstream, _ in pairs))
         measures: Mapping[Pair, Measure] = {}
         if model.routing.policy is RoutingPolicy.FASTEST:
             measures = await self._measures.of({upstream for upstream, _ in pairs})
@@ -103,14 +118,23 @@ class Routes:
         planned = decide(standing=expand(standings(states, at), pairs) | keyless)
         if not planned.candidates:
             planned = decide(standing=expand(standings(relent(states), at), pairs) | keyless)
-        return planned, at
+        tripped = frozenset(state.upstream for state in states if state.model == WHOLE and is_tripped(state))
+        return Outlook(plan=planned, tripped=tripped, at=at)
 
-    async def may_ask(self, upstream: Upstream, *, is_repeat: bool) -> bool:
+    async def _read_states(
+        self, asked: Sequence[frozenset[str]]
+    ) -> Sequence[tuple[list[UpstreamState], datetime]]:
+        async with self._database.reading() as connection:
+            states, at = await upstream_states.states_of(connection, frozenset().union(*asked))
+        return [([state for state in states if state.upstream in names], at) for names in asked]
+
+    async def may_ask(self, upstream: Upstream, *, is_repeat: bool, has_tripped: bool) -> bool:
         """Whether a call may go to this upstream now; `is_repeat`: it has failed this job before.
 
         An upstream that failed repeatedly gets one probe at a time, and retries only within their budget.
         """
-        if not is_repeat and not await self._is_tripped(upstream.name):
+        if not is_repeat and not has_tripped:
+            # Nobody waits for anybody as long as all goes well.
             return True
         async with self._database.transaction() as connection:
             if is_repeat and not may_repeat(*await upstream_states.repeats(connection, upstream.name)):
@@ -119,12 +143,6 @@ class Routes:
             if state is None or not is_tripped(state):
                 return True
             return await upstream_states.take_probe(connection, upstream.name)
-
-    async def _is_tripped(self, upstream: str) -> bool:
-        """A look without a lock: nobody waits for anybody as long as all goes well."""
-        async with self._database.reading() as connection:
-            state = await upstream_states.glance(connection, upstream)
-        return state is not None and is_tripped(state)
 
     async def survey(self, models: Collection[Model]) -> Mapping[Pair, RouteHealth]:
         """How each route of these models stands and has fared, for clients; measures are at most a few seconds old."""
@@ -157,10 +175,15 @@ class Routes:
 
     async def delivered(self, upstream: str, remote_model: str) -> None:
         """Remember a success for all workers."""
-        async with self._database.single() as connection:
-            is_forgiven = await upstream_states.record_success(connection, upstream, remote_model)
-        if is_forgiven:
-            LOG.info("upstream.recovered", upstream=upstream)
+        await self._successes.ask((upstream, remote_model))
+
+    async def _record_successes(self, pairs: Sequence[Pair]) -> Sequence[None]:
+        for upstream, remote_model in sorted(set(pairs)):
+            async with self._database.single() as connection:
+                is_forgiven = await upstream_states.record_success(connection, upstream, remote_model)
+            if is_forgiven:
+                LOG.info("upstream.recovered", upstream=upstream)
+        return [None] * len(pairs)
 
     async def health(self, upstreams: Collection[str]) -> tuple[Mapping[str, Health], datetime]:
         """How each of these upstreams stands, for operators; and the database's time of the look."""

@@ -27,7 +27,7 @@ from app.jobs.instruments import SUCCEEDED, JobInstruments
 from app.jobs.lifecycle import AttemptState, Buy, Status
 from app.jobs.orders import Order, order_of, target_document
 from app.jobs.records import Attempt, Job
-from app.jobs.routes import Routes
+from app.jobs.routes import Outlook, Routes
 from app.jobs.savings import dearest
 from app.jobs.streaming import Stream
 from app.jobs.transitions import Decision, Lost, NewAttempt, Transitions, UpstreamLimits
@@ -215,9 +215,10 @@ class Runner:
     async def _buy(self, decision: Decision, verdict: Buy, model: Model) -> float | None:
         """Open attempts for the missing pictures and send them; seconds to wait when nobody can be asked now."""
         request = self._job.request
-        plan, at = await persist(
+        outlook = await persist(
             lambda: self._work.routes.plan(model, request, is_budgeted=bool(self._job.budgets))
         )
+        plan, at = outlook.plan, outlook.at
         waits: list[float] = []
         for candidate in _untried_first(plan, decision.attempts):
             if _is_unable(candidate, decision.attempts):
@@ -227,7 +228,7 @@ class Runner:
                 waits.append(backoff_s)
                 continue
             is_repeat = bool(_failures_at(candidate, decision.attempts))
-            if not await self._may_ask(candidate, is_repeat=is_repeat):
+            if not await self._may_ask(candidate, outlook, is_repeat=is_repeat):
                 waits.append(_FULL_AGAIN_S)
                 continue
             opened = await self._open(candidate, verdict, decision, model)
@@ -246,9 +247,12 @@ class Runner:
             return None
         return min(*waits, max(decision.due_in_s, 0.1))
 
-    async def _may_ask(self, candidate: Candidate, *, is_repeat: bool) -> bool:
+    async def _may_ask(self, candidate: Candidate, outlook: Outlook, *, is_repeat: bool) -> bool:
         upstream = candidate.route.upstream
-        return await persist(lambda: self._work.routes.may_ask(upstream, is_repeat=is_repeat))
+        has_tripped = upstream.name in outlook.tripped
+        return await persist(
+            lambda: self._work.routes.may_ask(upstream, is_repeat=is_repeat, has_tripped=has_tripped)
+        )
 
     async def _open(
         self, candidate: Candidate, verdict: Buy, decision: Decision, model: Model

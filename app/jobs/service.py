@@ -43,6 +43,7 @@ from app.kit.doorbell import Doorbell
 from app.kit.events import Events
 from app.kit.ids import new_id
 from app.kit.limiter import LocalLimiter
+from app.kit.together import Together
 from app.kit.tracing import NoTracing, Tracing
 from app.webhooks.receivers import Receivers
 
@@ -56,6 +57,7 @@ _INPUTS_OUTLIVE: Final = timedelta(days=1)
 _SHOWN: Final = (AssetKind.RESULT, AssetKind.LATE, AssetKind.PARTIAL)
 _ADOPTION_LOOK_S: Final = 0.1
 _NOTICE_S: Final = 2.0
+_TOGETHER_AT_MOST: Final = 32
 """How long after the broken call a retry may overtake our notice of it (reliability 3.5)."""
 T = TypeVar("T")
 _Take: TypeAlias = Callable[[Connection, Job], Awaitable[None]]
@@ -194,6 +196,9 @@ class JobService:
         self._instruments = instruments or JobInstruments()
         self._tracing = tracing or NoTracing()
         self._stopping = asyncio.Event()
+        # Of many callers at once: one look serves all that came while the last one was under way.
+        self._looks: dict[str | None, Together[str, JobView | None]] = {}
+        self._deliveries = Together(self._mark_delivered, at_most=_TOGETHER_AT_MOST)
 
     async def submit(self, submission: Submission, *, witness: Witness[Job] = unwitnessed) -> Submitted:
         """Turn a request into a job, or find the job that it is a repetition of. Nothing is bought yet.
@@ -438,9 +443,18 @@ class JobService:
         Raises:
             JobNotFound: the team has no such job.
         """
+        if team_id not in self._looks:
+            self._looks[team_id] = Together(partial(self._look, team_id), at_most=_TOGETHER_AT_MOST)
+        view = await self._looks[team_id].ask(job_id)
+        if view is None:
+            raise _no_such_job(job_id)
+        return view
+
+    async def _look(self, team_id: str | None, job_ids: Sequence[str]) -> Sequence[JobView | None]:
         async with self._database.reading() as connection:
-            job = await self._found(connection, job_id, team_id)
-            return (await self._views(connection, [job]))[0]
+            found = await repository.find_several(connection, job_ids, team_id=team_id)
+            views = {view.job.id: view for view in await self._views(connection, found)}
+        return [views.get(job_id) for job_id in job_ids]
 
     async def search(
         self,
@@ -482,10 +496,13 @@ class JobService:
             )
             return await self._views(connection, found[:limit]), len(found) > limit
 
-    async def wait(self, job_id: str, team_id: str, *, timeout_s: float, is_caller: bool) -> JobView:
+    async def wait(
+        self, job_id: str, team_id: str, *, timeout_s: float, is_caller: bool, is_new: bool = False
+    ) -> JobView:
         """Hold until the job is final or the time is over, and look at it then.
 
-        `is_caller`: the client of a synchronous call, whose job may be adopted should it be cut off.
+        `is_caller`: the client of a synchronous call, whose job may be adopted should it be cut off. `is_new`: it has
+        just been handed in, so that there is nothing to see yet.
 
         Raises:
             JobNotFound: the team has no such job.
@@ -495,12 +512,11 @@ class JobService:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
         async with self._waiters.watching(job_id, is_caller=is_caller, until_end=True) as ended:
-            while True:
-                ended.clear()
-                is_final = await self._is_final(job_id, team_id)
+            view = None if is_new else await self.view(job_id, team_id)
+            while view is None or not view.job.status.is_final:
                 left_s = ends_at - loop.time()
-                if is_final or (left_s <= 0 and not is_caller):
-                    return await self.view(job_id, team_id)
+                if view is not None and not is_caller and (left_s <= 0 or self._stopping.is_set()):
+                    return view
                 if left_s <= 0:
                     raise JobStillRunning(
                         f"The job {job_id!r} is still running. Collect it under /v1/jobs/{job_id}, or repeat the call.",
@@ -508,8 +524,6 @@ class JobService:
                         retry_after_s=1.0,
                     )
                 if self._stopping.is_set():
-                    if not is_caller:
-                        return await self.view(job_id, team_id)
                     raise ShuttingDown(
                         f"This server is restarting; the job {job_id!r} goes on. Repeat the call, or collect it under "
                         f"/v1/jobs/{job_id}.",
@@ -517,13 +531,9 @@ class JobService:
                         retry_after_s=1.0,
                     )
                 await _first_of(ended, self._stopping, timeout_s=left_s)
-
-    async def _is_final(self, job_id: str, team_id: str) -> bool:
-        async with self._database.reading() as connection:
-            status = await repository.status_of(connection, job_id, team_id=team_id)
-        if status is None:
-            raise _no_such_job(job_id)
-        return status.is_final
+                ended.clear()
+                view = await self.view(job_id, team_id)
+            return view
 
     async def changes(self, job_id: str, team_id: str, *, after_revision: int) -> AsyncGenerator[JobView]:
         """Look at the job each time it has changed since `after_revision`, until it is final.
@@ -662,8 +672,12 @@ class JobService:
 
     async def delivered(self, job_id: str) -> None:
         """Note that the client has the answer, so that a repeated call is a new request."""
+        await self._deliveries.ask(job_id)
+
+    async def _mark_delivered(self, job_ids: Sequence[str]) -> Sequence[None]:
         async with self._database.single() as connection:
-            await adoption.mark_delivered(connection, job_id)
+            await adoption.mark_delivered(connection, job_ids)
+        return [None] * len(job_ids)
 
     async def cut_off(self, job_id: str) -> None:
         """Note that the client went away before it had the answer, so that its retry may collect it."""

@@ -33,7 +33,6 @@ _STATES_OF: Final = built_once(
     )
 )
 _STATE_OF: Final = select(states).where(states.c.upstream == bindparam("upstream"), states.c.model == WHOLE)
-_GLANCE: Final = built_once(_STATE_OF)
 
 
 _IS_DISPROVED: Final = or_(
@@ -64,12 +63,6 @@ async def states_of(
     """What is known of these upstreams, and the database's time."""
     rows = (await connection.execute(_STATES_OF, {"upstreams": sorted(upstreams)})).all()
     return [_state(row) for row in rows if row.upstream is not None], rows[0].at
-
-
-async def glance(connection: Connection, upstream: str) -> UpstreamState | None:
-    """What is known of an upstream as a whole, without a lock."""
-    row = (await connection.execute(_GLANCE, {"upstream": upstream})).first()
-    return None if row is None else _state(row)
 
 
 async def state_of(connection: Connection, upstream: str) -> UpstreamState | None:

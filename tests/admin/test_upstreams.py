@@ -17,7 +17,7 @@ async def _look(office: Office, name: str = "openai") -> dict[str, Any]:
 async def _routes_left(office: Office) -> int:
     model = office.parts.catalog.get().models["gpt-image-2"]
     job = await office.parts.jobs.view(await office.kitchen.order(), None)
-    plan, _ = await office.parts.routes.plan(model, job.job.request)
+    plan = (await office.parts.routes.plan(model, job.job.request)).plan
     return len(plan.candidates)
 
 

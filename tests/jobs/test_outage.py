@@ -45,7 +45,7 @@ class Worker:
     model: Model
 
     async def plan(self) -> Plan:
-        return (await self.routes.plan(self.model, A_REQUEST))[0]
+        return (await self.routes.plan(self.model, A_REQUEST)).plan
 
     async def order(self) -> list[str]:
         return [item.route.upstream.name for item in (await self.plan()).candidates]
@@ -56,12 +56,14 @@ class Worker:
 
     async def may_ask(self, upstream: str = "openai", *, is_repeat: bool = False) -> bool:
         route = next(item for item in self.model.routes if item.upstream.name == upstream)
-        return await self.routes.may_ask(route.upstream, is_repeat=is_repeat)
+        outlook = await self.routes.plan(self.model, A_REQUEST)
+        has_tripped = upstream in outlook.tripped
+        return await self.routes.may_ask(route.upstream, is_repeat=is_repeat, has_tripped=has_tripped)
 
     async def away_s(self, upstream: str = "openai") -> float:
         """For how many seconds an upstream is left alone; 0 when it is not."""
-        _, at = await self.routes.plan(self.model, A_REQUEST)
-        plan = await self.plan()
+        outlook = await self.routes.plan(self.model, A_REQUEST)
+        plan, at = outlook.plan, outlook.at
         absent = [item.retry_at for item in plan.left_out if item.route.upstream.name == upstream]
         return (absent[0] - at).total_seconds() if absent and absent[0] else 0.0
 
