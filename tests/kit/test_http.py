@@ -4,18 +4,12 @@ import asyncio
 import gzip
 import logging
 import socket
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from app.kit.addresses import parse_networks
 from app.kit.egress import Resolver
@@ -31,6 +25,7 @@ from app.kit.http import (
     origin_of,
     prove_guard,
 )
+from tests.kit.certificates import a_certificate
 from tests.kit.scripted_server import Exchange, ScriptedServer, scripted_server
 
 LOOPBACK = parse_networks(["127.0.0.0/8"])
@@ -254,36 +249,6 @@ def test_origins_are_compared_in_their_normal_form() -> None:
     assert origin_of("HTTPS://Example.COM/a") == origin_of("https://example.com:443/b")
     assert origin_of("https://example.com") != origin_of("http://example.com")
     assert origin_of("https://example.com") != origin_of("https://example.com:8443")
-
-
-def a_certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's context; the client trusts the server under `name` alone."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = directory / "both.pem"
-    pem.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(pem)
-    return server, ssl.create_default_context(
-        cadata=certificate.public_bytes(serialization.Encoding.PEM).decode()
-    )
 
 
 async def test_tls_is_verified_against_the_name_though_an_address_is_dialled(tmp_path: Path) -> None:
