@@ -70,13 +70,15 @@ class Vendor:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 body = await reader.readexactly(_content_length(head))
-                await self._respond(head.split(b" ", 2)[1], body, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+                await self._respond(head.split(b" ", 2)[1], body, reader, writer)
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+            pass  # the client, or the run, is over
         finally:
             writer.close()
 
-    async def _respond(self, path: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _respond(
+        self, path: bytes, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         if path.startswith(_CONTROL):
             writer.write(self._control(path, body))
             return
@@ -89,7 +91,7 @@ class Vendor:
                 await asyncio.sleep(mode.delay_s)
             match mode.kind:
                 case "silent":
-                    await asyncio.Event().wait()
+                    await reader.read()  # until the client gives up
                 case "error":
                     writer.write(self._error)
                 case _:
