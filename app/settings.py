@@ -58,6 +58,20 @@ _WANTED: Final[Mapping[str, str]] = {
 }
 
 
+_FROM_ENVIRONMENT: Final = SettingsConfigDict(
+    env_prefix=_PREFIX,
+    env_file=_ENV_FILE,
+    env_file_encoding="utf-8",
+    # `DARKROOM_REDIS_URL=` in a compose file means: not set.
+    env_ignore_empty=True,
+    # The same .env holds vendor keys, and an orchestrator may add variables of its own.
+    extra="ignore",
+    frozen=True,
+    validate_default=True,
+    hide_input_in_errors=True,
+)
+
+
 class SettingsInvalid(Exception):
     """The settings cannot be used; every mistake is a sentence that says what to set."""
 
@@ -69,18 +83,7 @@ class SettingsInvalid(Exception):
 class Settings(BaseSettings):
     """One process's settings. Made by `load`, which also supplies the secrets that are generated."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_file=_ENV_FILE,
-        env_file_encoding="utf-8",
-        # `DARKROOM_REDIS_URL=` in a compose file means: not set.
-        env_ignore_empty=True,
-        # The same .env holds vendor keys, and an orchestrator may add variables of its own.
-        extra="ignore",
-        frozen=True,
-        validate_default=True,
-        hide_input_in_errors=True,
-    )
+    model_config = _FROM_ENVIRONMENT
 
     config: Path = Path("config/gateway.yaml")
     """The catalog file: upstreams, models, routes, prices."""
@@ -401,16 +404,7 @@ class ClientSettings(BaseSettings):
     A client's machine needs no database and no secrets, so nothing here is required and nothing is generated.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_file=_ENV_FILE,
-        env_file_encoding="utf-8",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        validate_default=True,
-        hide_input_in_errors=True,
-    )
+    model_config = _FROM_ENVIRONMENT
 
     host: str = "127.0.0.1"
     """As in `Settings`, for the address of a gateway on this machine."""
