@@ -44,6 +44,7 @@ from app.jobs.instruments import JobInstruments
 from app.jobs.routes import Routes
 from app.jobs.runner import Work
 from app.jobs.service import JobService
+from app.jobs.submissions import Submissions
 from app.jobs.survey import Survey
 from app.jobs.sweeper import Sweeper
 from app.jobs.sweeping import keep_sweeping
@@ -237,20 +238,18 @@ async def assemble(settings: Settings, *, is_api: bool = True) -> AsyncIterator[
             tracing=tracing,
         )
         receivers = Receivers(client)
-        jobs = JobService(
+        submissions = Submissions(
             database,
-            transitions,
             Admission(current, routes, max_prompt_chars=settings.max_prompt_chars),
             StorageGate(storage),
-            waiters,
             doorbell,
-            events,
             result_ttl_s=settings.result_ttl_s,
             limits=limits,
             receivers=receivers,
             instruments=counted,
             tracing=tracing,
         )
+        jobs = JobService(database, submissions, transitions, waiters, doorbell, events)
         heartbeat = None if database.is_sqlite else Heartbeat(settings.database_url, settings.lease_s)
         vault = Vault(database, Sealer(settings.secret_keys))
         shown = _job_object(jobs, Renderer(signer, settings.public_url))

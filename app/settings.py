@@ -58,18 +58,21 @@ _WANTED: Final[Mapping[str, str]] = {
 }
 
 
-_FROM_ENVIRONMENT: Final = SettingsConfigDict(
-    env_prefix=_PREFIX,
-    env_file=_ENV_FILE,
-    env_file_encoding="utf-8",
-    # `DARKROOM_REDIS_URL=` in a compose file means: not set.
-    env_ignore_empty=True,
-    # The same .env holds vendor keys, and an orchestrator may add variables of its own.
-    extra="ignore",
-    frozen=True,
-    validate_default=True,
-    hide_input_in_errors=True,
-)
+class _FromEnvironment(BaseSettings):
+    """Settings that are read from the environment, and from a `.env` file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_file=_ENV_FILE,
+        env_file_encoding="utf-8",
+        # `DARKROOM_REDIS_URL=` in a compose file means: not set.
+        env_ignore_empty=True,
+        # The same .env holds vendor keys, and an orchestrator may add variables of its own.
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+    )
 
 
 class SettingsInvalid(Exception):
@@ -80,10 +83,8 @@ class SettingsInvalid(Exception):
         super().__init__("\n".join(self.mistakes))
 
 
-class Settings(BaseSettings):
+class Settings(_FromEnvironment):
     """One process's settings. Made by `load`, which also supplies the secrets that are generated."""
-
-    model_config = _FROM_ENVIRONMENT
 
     config: Path = Path("config/gateway.yaml")
     """The catalog file: upstreams, models, routes, prices."""
@@ -398,13 +399,11 @@ class Settings(BaseSettings):
         return value.lower() if isinstance(value, str) else value
 
 
-class ClientSettings(BaseSettings):
+class ClientSettings(_FromEnvironment):
     """What the command needs as a client of a gateway: its address, and the bootstrap keys where they are known.
 
     A client's machine needs no database and no secrets, so nothing here is required and nothing is generated.
     """
-
-    model_config = _FROM_ENVIRONMENT
 
     host: str = "127.0.0.1"
     """As in `Settings`, for the address of a gateway on this machine."""

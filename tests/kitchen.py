@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 
 from app.assembly import Parts, assemble, listening, working
 from app.domain.requests import ImageRequest
-from app.jobs.service import JobView, Submission
+from app.jobs.service import JobView
+from app.jobs.submissions import Submission
 from app.settings import Settings
 from tests.simulators.server import Simulator
 

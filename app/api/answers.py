@@ -21,7 +21,8 @@ from app.api.streaming import EventDialect, ImageEvents, StreamedAnswer, checked
 from app.assets.storage import Storage
 from app.jobs.errors import PictureNotFound, ResultExpired
 from app.jobs.lifecycle import Status
-from app.jobs.service import IDEMPOTENCY_TTL_S, JobService, JobView, Submitted
+from app.jobs.service import JobService, JobView
+from app.jobs.submissions import IDEMPOTENCY_TTL_S, Submitted
 from app.kit.json_stream import render
 
 POLL_AFTER_S: Final = 2

@@ -15,7 +15,7 @@ from app.accounts.records import Caller
 from app.api.parameters import Fields, json_parameter
 from app.domain.errors import InvalidValue
 from app.domain.requests import ImageRequest
-from app.jobs.service import Submission
+from app.jobs.submissions import Submission
 from app.kit.json import Json
 from app.webhooks.receivers import check_receiver
 

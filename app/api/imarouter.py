@@ -44,7 +44,8 @@ from app.domain.pictures import Size
 from app.domain.requests import ImageRequest, Operation
 from app.jobs.admission import known_model
 from app.jobs.lifecycle import Status
-from app.jobs.service import JobService, JobView, Submitted
+from app.jobs.service import JobService, JobView
+from app.jobs.submissions import Submitted
 from app.kit.json import Json
 
 DIALECT: Final = "imarouter"

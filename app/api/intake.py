@@ -14,7 +14,8 @@ from app.api.forms import FormLimits, UploadedFile
 from app.assets.inputs import Inputs, Taken
 from app.domain.errors import InvalidValue
 from app.domain.requests import InputPicture
-from app.jobs.service import JobService, Submission, Submitted
+from app.jobs.service import JobService
+from app.jobs.submissions import Submission, Submitted
 from app.kit.json import Json
 from app.kit.spool import SpooledBytes, SpoolLimits, SpoolMalformed, SpoolOverflow, spool_json
 

@@ -77,3 +77,14 @@ class JobCancelled(GatewayError):
 
     status = 409
     code = "job_cancelled"
+
+
+def no_such_job(job_id: str, param: str = "id") -> JobNotFound:
+    """Say that a team has no job of this id."""
+    return JobNotFound(f"There is no job {job_id!r}.", param=param)
+
+
+def inputs_gone(job_id: str) -> JobNotRequeuable:
+    """Say why a job cannot be repeated."""
+    message = f"The input pictures of the job {job_id!r} have been deleted, so it cannot be repeated."
+    return JobNotRequeuable(message, job_id=job_id)

@@ -57,6 +57,11 @@ class Job:
         """How many pictures were asked for."""
         return self.request.n
 
+    @property
+    def inputs(self) -> int:
+        """How many pictures were handed in, a mask included."""
+        return len(self.request.images) + (self.request.mask is not None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:

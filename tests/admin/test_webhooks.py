@@ -10,7 +10,7 @@ from sqlalchemy import text
 from standardwebhooks import Webhook
 
 from app.domain.requests import ImageRequest
-from app.jobs.service import Submission
+from app.jobs.submissions import Submission
 from app.webhooks.records import EventType
 from tests.admin.conftest import Office
 from tests.kit.scripted_server import Exchange, scripted_server

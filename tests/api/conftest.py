@@ -39,6 +39,7 @@ from app.jobs.admission import Admission
 from app.jobs.records import Attempt, Job
 from app.jobs.routes import Routes
 from app.jobs.service import JobService
+from app.jobs.submissions import Submissions
 from app.jobs.transitions import NewAttempt, Transitions, UpstreamLimits
 from app.jobs.waiting import Waiters, announce
 from app.kit.doorbell import LocalDoorbell
@@ -179,16 +180,9 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
     routes = Routes(database, keys, random.Random(0))
     admission = Admission(catalog, routes)
     transitions = Transitions(database, lease_s=30)
-    service = JobService(
-        database,
-        transitions,
-        admission,
-        StorageGate(storage),
-        Waiters(database, events),
-        LocalDoorbell(rung),
-        events,
-        result_ttl_s=604_800,
-    )
+    doorbell = LocalDoorbell(rung)
+    submissions = Submissions(database, admission, StorageGate(storage), doorbell, result_ttl_s=604_800)
+    service = JobService(database, submissions, transitions, Waiters(database, events), doorbell, events)
     accounts = Accounts(database, (SECRET,))
     await accounts.bootstrap(API_KEY, ADMIN_KEY)
     signer = LinkSigner((SECRET,), PUBLIC_URL)

@@ -13,7 +13,8 @@ from app.db.engine import Database
 from app.domain.requests import ImageRequest
 from app.jobs.admission import Admission
 from app.jobs.routes import Routes
-from app.jobs.service import JobService, Submission
+from app.jobs.service import JobService
+from app.jobs.submissions import Submission, Submissions
 from app.jobs.transitions import Transitions
 from app.jobs.waiting import Waiters
 from app.kit.events import LocalEvents
@@ -41,16 +42,15 @@ def front_door(database: Database, *, result_ttl_s: float = 86400.0) -> JobServi
     catalog = replace(shipped(), models=models, names={name: name for name in models})
     routes = Routes(database, Keyring({"OPENAI_API_KEY": "made-up"}), random.Random(0))
     events = LocalEvents()
-    return JobService(
+    submissions = Submissions(
         database,
-        Transitions(database, lease_s=30.0),
         Admission(CurrentCatalog(catalog), routes),
         StorageGate(_Endless()),
-        Waiters(database, events),
         Silent(),
-        events,
         result_ttl_s=result_ttl_s,
     )
+    transitions = Transitions(database, lease_s=30.0)
+    return JobService(database, submissions, transitions, Waiters(database, events), Silent(), events)
 
 
 class _Endless(FileStorage):
