@@ -34,6 +34,10 @@ FINAL: Final = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Sta
 OPEN: Final = frozenset({Status.QUEUED, Status.IN_PROGRESS})
 
 
+class Lost(Exception):
+    """The lease is somebody else's by now; nothing may be started for the job any more."""
+
+
 class AttemptState(StrEnum):
     """Where an attempt stands. The last three end it; `unknown` may still turn into `succeeded`."""
 

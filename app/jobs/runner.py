@@ -24,13 +24,14 @@ from app.db.engine import StoreUnavailable
 from app.domain.failures import CLASS_OF, FailureClass, FailureKind, UpstreamFailure
 from app.domain.money import Certainty
 from app.jobs.instruments import SUCCEEDED, JobInstruments
-from app.jobs.lifecycle import AttemptState, Buy, Status
+from app.jobs.lifecycle import AttemptState, Buy, Lost, Status
+from app.jobs.openings import NewAttempt, UpstreamLimits
 from app.jobs.orders import Order, order_of, target_document
 from app.jobs.records import Attempt, Job
 from app.jobs.routes import Outlook, Routes
 from app.jobs.savings import dearest
 from app.jobs.streaming import Stream
-from app.jobs.transitions import Decision, Lost, NewAttempt, Transitions, UpstreamLimits
+from app.jobs.transitions import Decision, Transitions
 from app.jobs.waiting import announce
 from app.kit.backoff import full_jitter
 from app.kit.events import Events

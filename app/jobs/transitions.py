@@ -31,6 +31,7 @@ from app.jobs.lifecycle import (
     Buy,
     End,
     Ending,
+    Lost,
     Move,
     Status,
     Verdict,
@@ -44,11 +45,11 @@ from app.jobs.lifecycle import (
     park,
     rescue,
 )
+from app.jobs.openings import NewAttempt, Opening, Openings, UpstreamLimits
 from app.jobs.outcome import error_of, result_files, result_of
 from app.jobs.records import Attempt, Job
-from app.kit.json import Json, JsonObject
+from app.kit.json import Json
 from app.kit.telemetry import get_logger
-from app.kit.together import Together
 from app.ledger import books
 from app.webhooks.outbox import write_end
 
@@ -62,14 +63,8 @@ its wits (the heartbeat has a thread of its own), or its process is gone and the
 """
 SWEEP_BATCH: Final = 200
 """Rows moved by one sweep, so that no transaction of it grows long."""
-_OPENED_AT_MOST: Final = 32
-"""Jobs let in at an upstream by one transaction, so that none waits long for the others' rows."""
 FOLLOW_S: Final = 600.0
 """How long an order that is still open at the job's deadline is asked after, to book its cost and keep its picture."""
-
-
-class Lost(Exception):
-    """The lease is somebody else's by now; nothing may be started for the job any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,55 +84,6 @@ class Decision:
     """Until the outcome of somebody else's call may be judged; None when there is none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewAttempt:
-    """A paid call about to be made."""
-
-    id: str
-    upstream: str
-    target: JsonObject
-    pictures: int
-    bound_micros: int | None = None
-    """The most that the call may cost at its own route, where the job holds nothing; None when that is not known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamLimits:
-    """What holds for an upstream over all workers together."""
-
-    max_concurrency: int
-    requests_per_minute: int | None
-    images_per_minute: int | None
-
-    @property
-    def has_no_rates(self) -> bool:
-        """Whether nothing is counted by the minute."""
-        return self.requests_per_minute is None and self.images_per_minute is None
-
-    def leave_room(self, in_flight: int, calls: int, pictures: int, own_pictures: int) -> bool:
-        """Whether there may be so many calls in flight, and calls and pictures within a minute, the new one included.
-
-        A call for more pictures than a minute may have is let in when the minute is free.
-        """
-        return (
-            in_flight <= self.max_concurrency
-            and (self.requests_per_minute is None or calls <= self.requests_per_minute)
-            and (self.images_per_minute is None or pictures <= max(self.images_per_minute, own_pictures))
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What a job's holder wants to buy at one upstream."""
-
-    job_id: str
-    token: int
-    planned: Sequence[NewAttempt]
-    round_number: int
-    limits: UpstreamLimits
-    timeout_s: float
-
-
 class Transitions:
     """The moves of jobs and attempts on one database."""
 
@@ -147,7 +93,7 @@ class Transitions:
         self._database = database
         self._lease_s = lease_s
         self._instruments = instruments or JobInstruments()
-        self._openings: dict[str, Together[Opening, tuple[Attempt, ...] | Lost | None]] = {}
+        self._openings = Openings(database)
 
     async def claim(self, owner: str, limit: int, *, with_final: bool = True) -> list[Job]:
         """Take the next runnable jobs, at most `limit`, and hold them for the lease.
@@ -247,71 +193,21 @@ class Transitions:
     ) -> tuple[Attempt, ...]:
         """Write the intent of each planned call that the upstream has room for; the last act before any byte leaves.
 
-        All planned attempts go to one upstream. The answer is shorter, or empty, when the upstream is full. Whoever
-        asks an upstream in the same moment is let in by one transaction, for they have to pass one after the other.
+        All planned attempts go to one upstream. The answer is shorter, or empty, when the upstream is full.
 
         Raises:
             Lost: the token is not the current one, the job is over, or its pictures were bought meanwhile.
         """
-        upstream = planned[0].upstream
-        opening = Opening(
-            job_id=job_id,
-            token=token,
-            planned=planned,
-            round_number=round_number,
-            limits=limits,
-            timeout_s=timeout_s,
+        return await self._openings.open(
+            Opening(
+                job_id=job_id,
+                token=token,
+                planned=planned,
+                round_number=round_number,
+                limits=limits,
+                timeout_s=timeout_s,
+            )
         )
-        if upstream not in self._openings:
-            self._openings[upstream] = Together(self._open, at_most=_OPENED_AT_MOST)
-        opened = await self._openings[upstream].ask(opening)
-        if opened is None:  # somebody else had the job's row just then
-            (opened,) = await self._open([opening])
-        if not isinstance(opened, tuple):
-            raise Lost(job_id)
-        return opened
-
-    async def _open(self, openings: Sequence[Opening]) -> list[tuple[Attempt, ...] | Lost | None]:
-        """Open attempts for jobs that ask the same upstream; None for one whose row is not free.
-
-        Only a lone job is waited for: holding one row while waiting for another could be a deadlock.
-        """
-        async with self._database.transaction() as connection:
-            found, at = await repository.lock_several(connection, [item.job_id for item in openings])
-            attempts: dict[str, list[Attempt]] = {job_id: [] for job_id in found}
-            for attempt in await repository.attempts_of(connection, sorted(found)) if found else []:
-                attempts[attempt.job_id].append(attempt)
-            answers: dict[int, tuple[Attempt, ...] | Lost] = {}
-            asking: list[tuple[int, Opening]] = []
-            for place, opening in enumerate(openings):
-                job = found.get(opening.job_id)
-                if job is None:
-                    continue
-                landed = _landed(opening, attempts[job.id])
-                if landed:  # our own COMMIT had landed, only its answer was lost
-                    answers[place] = landed
-                elif _may_open(opening, job):
-                    asking.append((place, opening))
-                else:
-                    answers[place] = Lost(job.id)
-            admitted = await _admitted(connection, [opening for _, opening in asking]) if asking else []
-            rows: list[Attempt] = []
-            begun: list[dict[str, object]] = []
-            for (place, opening), let_in in zip(asking, admitted, strict=True):
-                job = found[opening.job_id]
-                opened = _attempts(opening, job, let_in, first=len(attempts[job.id]), at=at)
-                answers[place] = opened
-                rows += opened
-                if opened:
-                    to_buy = job.to_buy - sum(item.pictures for item in opened)
-                    begun.append({"job_id": job.id, "to_buy": to_buy, "started_at": job.started_at or at})
-            await repository.insert_attempts(connection, rows)
-            await repository.begin_jobs(connection, begun)
-            is_lone = len(openings) == 1
-            return [
-                answers.get(place, Lost(opening.job_id) if is_lone else None)
-                for place, opening in enumerate(openings)
-            ]
 
     async def accept(self, attempt: Attempt, ticket: str) -> bool:
         """Record the vendor's ticket before the first wait, so that a restart resumes the order. Never fenced.
@@ -762,76 +658,3 @@ def _missing(job: Job, attempts: Sequence[Attempt]) -> int:
         item.pictures for item in attempts if item.state.is_open or item.state is AttemptState.SUCCEEDED
     )
     return max(job.n - sum(covering), 0)
-
-
-def _landed(opening: Opening, attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    """Those of the planned attempts that are there already; all or none."""
-    ids = {new.id for new in opening.planned}
-    return tuple(attempt for attempt in attempts if attempt.id in ids)
-
-
-def _may_open(opening: Opening, job: Job) -> bool:
-    wanted = sum(new.pictures for new in opening.planned)
-    return (
-        job.lease_token == opening.token
-        and job.lease_until is not None
-        and job.status is Status.IN_PROGRESS
-        and wanted <= job.to_buy
-    )
-
-
-def _attempts(
-    opening: Opening, job: Job, let_in: Sequence[NewAttempt], *, first: int, at: datetime
-) -> tuple[Attempt, ...]:
-    """The intents to be written, numbered from `first`."""
-    return tuple(
-        Attempt(
-            id=new.id,
-            job_id=job.id,
-            number=number,
-            round=opening.round_number,
-            upstream=new.upstream,
-            target=new.target,
-            pictures=new.pictures,
-            owner_token=opening.token,
-            state=AttemptState.INTENT,
-            ticket=None,
-            failure=None,
-            detail=None,
-            param=None,
-            opened_at=at,
-            outcome_due=at + timedelta(seconds=opening.timeout_s),
-            finished_at=None,
-            usage=None,
-            resolved=None,
-            hold_micros=_hold_micros(job, new),
-            cost_micros=None,
-            certainty=None,
-        )
-        for number, new in enumerate(let_in, start=first)
-    )
-
-
-def _hold_micros(job: Job, new: NewAttempt) -> int | None:
-    """What a call takes of the job's hold; where the job holds nothing, the most that it may cost at its route."""
-    return new.bound_micros if job.picture_hold_micros is None else job.picture_hold_micros * new.pictures
-
-
-async def _admitted(connection: Connection, openings: Sequence[Opening]) -> list[Sequence[NewAttempt]]:
-    """Those of each opening's calls that their upstream's limits leave room for, counted over all workers."""
-    upstream = openings[0].planned[0].upstream
-    await repository.serialise(connection, f"upstream:{upstream}")
-    if all(item.limits.has_no_rates for item in openings):
-        in_flight, calls, pictures = await repository.calls_in_flight(connection, upstream), 0, 0
-    else:
-        in_flight, calls, pictures = await repository.traffic(connection, upstream)
-    admitted: list[Sequence[NewAttempt]] = []
-    for opening in openings:
-        let_in: list[NewAttempt] = []
-        for new in opening.planned:
-            if not opening.limits.leave_room(in_flight + 1, calls + 1, pictures + new.pictures, new.pictures):
-                break
-            in_flight, calls, pictures = in_flight + 1, calls + 1, pictures + new.pictures
-            let_in.append(new)
-        admitted.append(let_in)
-    return admitted

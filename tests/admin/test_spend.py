@@ -16,8 +16,8 @@ from app.db.tables.ledger_entries import ledger_entries
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.domain.money import Certainty
 from app.jobs.integrity import check_integrity
+from app.jobs.openings import NewAttempt
 from app.jobs.records import Attempt
-from app.jobs.transitions import NewAttempt
 from app.kit.ids import new_id
 from tests.admin.conftest import Office
 from tests.docs.pages import DOCS, blocks

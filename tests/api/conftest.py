@@ -36,11 +36,12 @@ from app.domain.money import Certainty
 from app.domain.pictures import PictureFormat
 from app.domain.results import Usage
 from app.jobs.admission import Admission
+from app.jobs.openings import NewAttempt, UpstreamLimits
 from app.jobs.records import Attempt, Job
 from app.jobs.routes import Routes
 from app.jobs.service import JobService
 from app.jobs.submissions import Submissions
-from app.jobs.transitions import NewAttempt, Transitions, UpstreamLimits
+from app.jobs.transitions import Transitions
 from app.jobs.waiting import Waiters, announce
 from app.kit.doorbell import LocalDoorbell
 from app.kit.events import LocalEvents

@@ -17,8 +17,9 @@ from app.domain.money import Certainty
 from app.domain.pictures import PictureFormat
 from app.domain.requests import ImageRequest
 from app.jobs import repository
+from app.jobs.openings import NewAttempt, UpstreamLimits
 from app.jobs.records import Attempt, Job, request_to_json
-from app.jobs.transitions import NewAttempt, Transitions, UpstreamLimits
+from app.jobs.transitions import Transitions
 from app.kit.ids import new_id
 
 NO_LIMITS = UpstreamLimits(max_concurrency=1000, requests_per_minute=None, images_per_minute=None)

@@ -30,10 +30,11 @@ from app.domain.pictures import PictureFormat
 from app.jobs import repository
 from app.jobs.errors import IdempotencyKeyReused
 from app.jobs.integrity import check_integrity
-from app.jobs.lifecycle import FINAL, AttemptState, Status
+from app.jobs.lifecycle import FINAL, AttemptState, Lost, Status
+from app.jobs.openings import NewAttempt, UpstreamLimits
 from app.jobs.records import Attempt, Job
 from app.jobs.service import JobService
-from app.jobs.transitions import CLAIMS_MAX, FOLLOW_S, Lost, NewAttempt, Transitions, UpstreamLimits
+from app.jobs.transitions import CLAIMS_MAX, FOLLOW_S, Transitions
 from app.kit.ids import new_id
 from tests.jobs.shop import CAREFUL, EAGER, front_door, submission
 

@@ -10,7 +10,7 @@ import pytest
 from app.domain.money import Certainty
 from app.jobs.integrity import check_integrity
 from app.jobs.lifecycle import AttemptState, Status
-from app.jobs.transitions import NewAttempt
+from app.jobs.openings import NewAttempt
 from tests.jobs.conftest import NO_LIMITS
 from tests.kitchen import Kitchen, catalog_of, open_kitchen, write_settings
 from tests.simulators.openai import OpenAi

@@ -11,9 +11,10 @@ from app.assets.records import AssetKind
 from app.assets.repository import assets_of_jobs
 from app.domain.failures import FailureKind, UpstreamFailure
 from app.domain.money import Certainty
-from app.jobs.lifecycle import AttemptState, Buy, Status
+from app.jobs.lifecycle import AttemptState, Buy, Lost, Status
+from app.jobs.openings import NewAttempt, UpstreamLimits
 from app.jobs.records import Attempt
-from app.jobs.transitions import CLAIMS_MAX, FOLLOW_S, Lost, NewAttempt, UpstreamLimits
+from app.jobs.transitions import CLAIMS_MAX, FOLLOW_S
 from tests.jobs.conftest import NO_LIMITS, PRICE, Store
 
 BUSY = UpstreamFailure(FailureKind.BUSY, "limits our rate")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.jobs.lifecycle import Status
-from app.jobs.transitions import UNDECIDED_S, Lost
+from app.jobs.lifecycle import Lost, Status
+from app.jobs.transitions import UNDECIDED_S
 from tests.jobs.conftest import PRICE, Store
 
 _DEADLINE_S = 600.0
