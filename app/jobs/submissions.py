@@ -31,7 +31,7 @@ from app.kit.limiter import LocalLimiter
 from app.kit.tracing import NoTracing, Tracing
 from app.webhooks.receivers import Receivers
 
-MAINTENANCE_RETRY_S: Final = 30.0
+_MAINTENANCE_RETRY_S: Final = 30.0
 """Advised to callers who are turned away in maintenance."""
 IDEMPOTENCY_TTL_S: Final = 30 * 86400.0
 """How long an Idempotency-Key stands for its job."""
@@ -281,7 +281,7 @@ class Submissions:
                 raise InMaintenance(
                     "This gateway is in maintenance: jobs that run are finished, new ones are not taken in. Try again "
                     "later.",
-                    retry_after_s=MAINTENANCE_RETRY_S,
+                    retry_after_s=_MAINTENANCE_RETRY_S,
                 )
             job = await repository.insert_job(
                 connection,
