@@ -235,6 +235,16 @@ def query_moment(request: Request, name: str, *, is_end: bool = False) -> dateti
         raise InvalidValue(f"Invalid '{name}': {given!r} is the last day that there is.", param=name) from exc
 
 
+def check_order(since: datetime | None, until: datetime | None) -> None:
+    """Refuse a span that ends before it begins, which would look as if there were nothing in it.
+
+    Raises:
+        InvalidValue: `until` is not after `since`.
+    """
+    if since is not None and until is not None and since >= until:
+        raise InvalidValue("Invalid 'to': expected a moment after 'from'.", param="to")
+
+
 def read_page(request: Request) -> tuple[str | None, int]:
     """Read where a page begins (`after`: the last item of the page before, None for the first) and how long it is.
 

@@ -59,6 +59,20 @@ async def test_a_final_job_is_not_cancelled_again(office: Office) -> None:
     assert (again.status_code, again.json()["error"]["code"]) == (409, "job_not_cancellable")
 
 
+async def test_a_span_that_ends_before_it_begins_is_refused(office: Office) -> None:
+    refused = await office.admin.get("/admin/v1/jobs?from=2026-12-01&to=2026-11-01")
+    assert refused.status_code == 400
+    assert (refused.json()["error"]["code"], refused.json()["error"]["param"]) == ("invalid_value", "to")
+
+
+@pytest.mark.parametrize("priority", ["high", "normal", "low"])
+async def test_a_job_has_its_priority_by_the_name_that_the_client_gave(office: Office, priority: str) -> None:
+    wanted = {"model": "gpt-image-2", "prompt": "a boat", "priority": priority}
+    made = await office.team.post("/v1/images/generations?async=true", json=wanted)
+    shown = await office.admin.get(f"/admin/v1/jobs/{made.json()['id']}")
+    assert shown.json()["priority"] == priority
+
+
 async def test_in_maintenance_new_jobs_are_turned_away_and_others_go_on(office: Office) -> None:
     waiting = await office.kitchen.order("before")
     dry = await office.admin.post("/admin/v1/maintenance?dry_run=true", json={"drain": True})
