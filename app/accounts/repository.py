@@ -121,6 +121,19 @@ async def count_digested_otherwise(connection: Connection, pepper: str) -> int:
     return int((await connection.execute(query)).scalar_one())
 
 
+async def count_digested_by_none(
+    connection: Connection, peppers: Sequence[str], *, but: Sequence[str]
+) -> int:
+    """How many keys that still work are digested with none of these peppers; those with a lookup of `but` aside."""
+    query = select(func.count()).where(
+        api_keys.c.digested_by.not_in(peppers),
+        api_keys.c.lookup.not_in(but),
+        api_keys.c.revoked_at.is_(None),
+        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now()),
+    )
+    return int((await connection.execute(query)).scalar_one())
+
+
 def _switch(pepper: str) -> str:
     return f"api_keys:{pepper}"
 

@@ -130,6 +130,17 @@ class Accounts:
         async with self._database.reading() as connection:
             return await repository.count_digested_otherwise(connection, next(iter(self._peppers)))
 
+    async def count_lost(self) -> int:
+        """How many keys that should work are recognised by none of the secrets; those of the settings are no loss.
+
+        Raises:
+            StoreUnavailable: the database did not answer in time.
+        """
+        async with self._database.reading() as connection:
+            return await repository.count_digested_by_none(
+                connection, list(self._peppers), but=list(_BOOTSTRAP.values())
+            )
+
     async def _put_bootstrap(self, connection: Connection, api_key: str, admin_key: str) -> None:
         writing = await self._writing(connection)
         stored = {
