@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import stat
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -80,6 +80,12 @@ async def examine(settings: Settings, *, with_promises: bool = False) -> list[Fi
     for findings in await asyncio.gather(*asked):
         found += findings
     return found
+
+
+def unusable_settings(mistakes: Sequence[str]) -> list[Finding]:
+    """The findings when there are no settings to check anything with."""
+    fix = "Nothing else was checked; correct this, and run `darkroom doctor` again."
+    return [Finding("settings", Verdict.FAIL, mistake, fix) for mistake in mistakes]
 
 
 def check_settings(settings: Settings) -> list[Finding]:
