@@ -13,10 +13,11 @@ from app.admin.rendering import seconds
 from app.admin.schemas import ADMIN_BEARER, DRY_RUN, MOMENT, PAGE
 from app.api import queries
 from app.api.authentication import caller_of
-from app.api.calls import PRIORITIES
+from app.api.calls import PRIORITIES, check_metadata
 from app.api.rendering import Renderer, without_links
 from app.api.schemas import ERRORS, query
 from app.catalog.current import CurrentCatalog
+from app.domain.errors import MissingParameter
 from app.domain.money import usd
 from app.jobs.lifecycle import Status
 from app.jobs.records import Attempt, Job
@@ -28,6 +29,11 @@ _FILTERS: Final = [
     query("model", "Only jobs of this model.", {"type": "string"}),
     query("team_id", "Only jobs of this team.", {"type": "string"}),
     query("api_key_id", "Only jobs of this key.", {"type": "string"}),
+    query(
+        "metadata[key]",
+        "Only jobs with this pair, of the team that `team_id` names; may be repeated with other keys.",
+        {"type": "string"},
+    ),
     query("upstream", "Only jobs that asked this upstream.", {"type": "string"}),
     query("from", "Only jobs handed in from then on.", MOMENT),
     query("to", "Only jobs handed in before then; a date is the last day that belongs.", MOMENT),
@@ -81,11 +87,15 @@ def router(jobs: JobService, renderer: Renderer, catalog: CurrentCatalog, audit:
         model = request.query_params.get("model")
         since, until = query_moment(request, "from"), query_moment(request, "to", is_end=True)
         check_order(since, until)
+        team_id, metadata = request.query_params.get("team_id"), queries.bracketed(request, "metadata")
+        if metadata and team_id is None:
+            message = "Missing required parameter: 'team_id', whose jobs carry this metadata."
+            raise MissingParameter(message, param="team_id")
         found, has_more = await jobs.search(
-            request.query_params.get("team_id"),
+            team_id,
             status=None if status is None else Status(status),
             model=None if model is None else catalog.get().names.get(model, model),
-            metadata={},
+            metadata=check_metadata(metadata),
             after=after,
             limit=limit,
             upstream=request.query_params.get("upstream"),

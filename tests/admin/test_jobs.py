@@ -32,6 +32,17 @@ async def test_jobs_of_all_teams_are_listed_and_filtered(office: Office) -> None
     assert await listed(limit=1, after=second) == [first]
 
 
+async def test_jobs_of_a_team_are_searched_by_their_metadata(office: Office) -> None:
+    wanted = {"model": "gpt-image-2", "prompt": "a boat", "metadata": {"order": "7"}}
+    made = (await office.team.post("/v1/images/generations?async=true", json=wanted)).json()["id"]
+    await office.kitchen.order("another")
+    path = "/admin/v1/jobs?metadata[order]=7"
+    found = (await office.admin.get(f"{path}&team_id=default")).json()
+    assert [job["id"] for job in found["data"]] == [made]
+    refused = await office.admin.get(path)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "team_id")
+
+
 async def test_a_job_shows_whose_it_is(office: Office) -> None:
     job = (await office.admin.get(f"/admin/v1/jobs/{await office.kitchen.order()}")).json()
     assert (job["object"], job["team_id"], job["api_key_id"]) == ("image_job", "default", "key_test")
