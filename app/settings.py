@@ -58,6 +58,9 @@ _WANTED: Final[Mapping[str, str]] = {
 }
 
 
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 (recognised, not listened on)
+
+
 class _FromEnvironment(BaseSettings):
     """Settings that are read from the environment, and from a `.env` file."""
 
@@ -383,9 +386,17 @@ class Settings(_FromEnvironment):
 
     @field_validator("admin_listen", "worker_listen", mode="after")
     @classmethod
-    def _listenable(cls, value: str | None) -> str | None:
-        if value is not None:
-            _host_and_port(value)
+    def _listenable(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return value
+        host, port = _host_and_port(value)
+        served = info.data.get("host")
+        is_taken = port == info.data.get("port") and (host == served or _EVERYWHERE & {host, served})
+        if info.field_name == "admin_listen" and is_taken:
+            raise ValueError(
+                f"is taken: {served}:{port} serves everybody. Set it to another port, or leave it out to serve "
+                "operators there too."
+            )
         return value
 
     @field_validator("otlp_endpoint", mode="after")

@@ -352,6 +352,15 @@ def test_one_key_for_clients_and_operators_is_refused(environment: pytest.Monkey
     )
 
 
+@pytest.mark.parametrize("host, listen", [("127.0.0.1", "127.0.0.1:8080"), ("0.0.0.0", "127.0.0.1:8080")])
+def test_operators_are_not_served_where_everybody_is(
+    environment: pytest.MonkeyPatch, host: str, listen: str
+) -> None:
+    set_all(environment, {"DARKROOM_HOST": host, "DARKROOM_ADMIN_LISTEN": listen})
+    (said,) = mistakes()
+    assert said.startswith(f"DARKROOM_ADMIN_LISTEN is taken: {host}:8080 serves everybody.")
+
+
 def test_all_mistakes_are_told_at_once(environment: pytest.MonkeyPatch) -> None:
     set_all(
         environment,

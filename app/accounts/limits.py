@@ -48,6 +48,8 @@ class Terms:
 
     team_id: str
     api_key_id: str
+    key_line_id: str
+    """The first of the keys that rotations put in each other's place: what is counted for one is counted for all."""
     team: Limits
     key: Limits
     at: datetime
@@ -148,9 +150,14 @@ class AccountLimits:
 
     async def _look(self, team_id: str, api_key_id: str) -> Terms:
         async with self._database.reading() as connection:
-            team, key, at = await repository.limits_of(connection, team_id, api_key_id)
+            team, key, line_id, at = await repository.limits_of(connection, team_id, api_key_id)
         return Terms(
-            team_id=team_id, api_key_id=api_key_id, team=limits_from(team), key=limits_from(key), at=at
+            team_id=team_id,
+            api_key_id=api_key_id,
+            key_line_id=line_id,
+            team=limits_from(team),
+            key=limits_from(key),
+            at=at,
         )
 
     async def take(
@@ -221,7 +228,7 @@ def _draws(terms: Terms, requests: int, images: int) -> list[Draw]:
     wanted = [
         (f"{whose}:{subject}:{owner_id}", per_minute, amount)
         for whose, owner_id, limits in (
-            ("key", terms.api_key_id, terms.key),
+            ("key", terms.key_line_id, terms.key),
             ("team", terms.team_id, terms.team),
         )
         for subject, per_minute, amount in (

@@ -60,6 +60,10 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    line_id: str | None
+    """The key whose budgets and rates it goes on with, after rotations; None: its own."""
+    replaced_by: str | None
+    """The key that a rotation put in its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,10 @@ _LIMITS_OF: Final = built_once(
         .where(api_keys.c.id == bindparam("api_key_id"))
         .scalar_subquery()
         .label("key"),
+        select(api_keys.c.line_id)
+        .where(api_keys.c.id == bindparam("api_key_id"))
+        .scalar_subquery()
+        .label("line_id"),
         now().label("at"),
     )
 )
@@ -60,10 +64,13 @@ async def keys_by_lookup(connection: Connection, lookups: Sequence[str]) -> list
 
 async def limits_of(
     connection: Connection, team_id: str, api_key_id: str
-) -> tuple[Mapping[str, Json], Mapping[str, Json], datetime]:
-    """Read the limits of a team and of one of its keys, with the database's time; empty for what is not there."""
+) -> tuple[Mapping[str, Json], Mapping[str, Json], str, datetime]:
+    """Read the limits of a team and of one of its keys, whose line that is, and the database's time.
+
+    Limits are empty for what is not there.
+    """
     row = (await connection.execute(_LIMITS_OF, {"team_id": team_id, "api_key_id": api_key_id})).one()
-    return row.team or {}, row.key or {}, row.at
+    return row.team or {}, row.key or {}, row.line_id or api_key_id, row.at
 
 
 async def put_team(connection: Connection, team_id: str, name: str) -> None:
@@ -108,6 +115,19 @@ async def count_digested_otherwise(connection: Connection, pepper: str) -> int:
     """How many keys that still work are not known to be digested with this pepper."""
     query = select(func.count()).where(
         api_keys.c.digested_by.is_distinct_from(pepper),
+        api_keys.c.revoked_at.is_(None),
+        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now()),
+    )
+    return int((await connection.execute(query)).scalar_one())
+
+
+async def count_digested_by_none(
+    connection: Connection, peppers: Sequence[str], *, but: Sequence[str]
+) -> int:
+    """How many keys that still work are digested with none of these peppers; those with a lookup of `but` aside."""
+    query = select(func.count()).where(
+        api_keys.c.digested_by.not_in(peppers),
+        api_keys.c.lookup.not_in(but),
         api_keys.c.revoked_at.is_(None),
         or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > now()),
     )

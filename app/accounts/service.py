@@ -130,6 +130,17 @@ class Accounts:
         async with self._database.reading() as connection:
             return await repository.count_digested_otherwise(connection, next(iter(self._peppers)))
 
+    async def count_lost(self) -> int:
+        """How many keys that should work are recognised by none of the secrets; those of the settings are no loss.
+
+        Raises:
+            StoreUnavailable: the database did not answer in time.
+        """
+        async with self._database.reading() as connection:
+            return await repository.count_digested_by_none(
+                connection, list(self._peppers), but=list(_BOOTSTRAP.values())
+            )
+
     async def _put_bootstrap(self, connection: Connection, api_key: str, admin_key: str) -> None:
         writing = await self._writing(connection)
         stored = {
@@ -397,17 +408,17 @@ class Accounts:
     ) -> tuple[ApiKey, ApiKey, str]:
         """Write a key that takes another's place: the old one, which expires in `overlap_s`, the new, and its text.
 
-        The new key has the team, name, role, limits and expiry of the old one.
+        The new key has the team, name, role, limits and expiry of the old one, and goes on with its budgets and rates.
 
         Raises:
             KeyNotFound: there is no such key.
-            KeyNotUsable: it is revoked, expired, or one of the settings.
+            KeyNotUsable: it is revoked, expired, rotated already, or one of the settings.
         """
         async with self._database.transaction() as connection:
             before = await _key(connection, key_id, is_to_change=True)
             await _refuse_bootstrap(connection, key_id)
-            old = await repository.expire_key(connection, key_id, in_s=overlap_s)
-            if old is None:
+            _refuse_replaced(before)
+            if await repository.expire_key(connection, key_id, in_s=overlap_s) is None:
                 raise _over(key_id)
             key, text = await self._insert_key(
                 connection,
@@ -416,7 +427,9 @@ class Accounts:
                 limits=before.limits,
                 expires_at=before.expires_at,
                 role=before.role,
+                line_id=before.line_id or before.id,
             )
+            old = await repository.update_key(connection, key_id, {"replaced_by": key.id})
             await witness(connection, before, key)
         self._changed()
         return old, key, text
@@ -426,12 +439,13 @@ class Accounts:
 
         Raises:
             KeyNotFound: there is no such key.
-            KeyNotUsable: it is revoked, expired, or one of the settings.
+            KeyNotUsable: it is revoked, expired, rotated already, or one of the settings.
         """
         async with self._database.reading() as connection:
             key = await _key(connection, key_id)
             await _refuse_bootstrap(connection, key_id)
             at = await repository.time(connection)
+        _refuse_replaced(key)
         if key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= at):
             raise _over(key_id)
         ends_at = at + timedelta(seconds=overlap_s)
@@ -510,6 +524,7 @@ class Accounts:
         limits: Mapping[str, Json],
         expires_at: datetime | None,
         role: Role,
+        line_id: str | None = None,
     ) -> tuple[ApiKey, str]:
         made = keys.make_key(is_admin=role.is_operator)
         writing = await self._writing(connection)
@@ -524,6 +539,7 @@ class Accounts:
             "hint": keys.hint_of(made.text),
             "limits": dict(limits),
             "expires_at": expires_at,
+            "line_id": line_id,
         }
         return await repository.insert_key(connection, values), made.text
 
@@ -582,6 +598,15 @@ async def _refuse_last_way_in(connection: Connection, key_id: str) -> None:
         raise KeyNotUsable(
             f"The key {key_id!r} is the operators' key of the settings. To end it, set DARKROOM_ADMIN_KEY to another "
             "one and restart every process.",
+            param="id",
+        )
+
+
+def _refuse_replaced(key: ApiKey) -> None:
+    """Its expiry is the end of the overlap, which a second successor would take over as its own."""
+    if key.replaced_by is not None:
+        raise KeyNotUsable(
+            f"The key {key.id!r} was rotated already: {key.replaced_by!r} took its place. Rotate that one.",
             param="id",
         )
 

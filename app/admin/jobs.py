@@ -8,14 +8,16 @@ from starlette.responses import Response
 
 from app.accounts.records import Role
 from app.admin.audit import Audit
-from app.admin.parameters import CHECKED_ACT, query_moment, read_flag, read_page
+from app.admin.parameters import CHECKED_ACT, check_order, query_moment, read_flag, read_page
 from app.admin.rendering import seconds
 from app.admin.schemas import ADMIN_BEARER, DRY_RUN, MOMENT, PAGE
 from app.api import queries
 from app.api.authentication import caller_of
+from app.api.calls import PRIORITIES, check_metadata
 from app.api.rendering import Renderer, without_links
 from app.api.schemas import ERRORS, query
 from app.catalog.current import CurrentCatalog
+from app.domain.errors import MissingParameter
 from app.domain.money import usd
 from app.jobs.lifecycle import Status
 from app.jobs.records import Attempt, Job
@@ -27,11 +29,17 @@ _FILTERS: Final = [
     query("model", "Only jobs of this model.", {"type": "string"}),
     query("team_id", "Only jobs of this team.", {"type": "string"}),
     query("api_key_id", "Only jobs of this key.", {"type": "string"}),
+    query(
+        "metadata[key]",
+        "Only jobs with this pair, of the team that `team_id` names; may be repeated with other keys.",
+        {"type": "string"},
+    ),
     query("upstream", "Only jobs that asked this upstream.", {"type": "string"}),
     query("from", "Only jobs handed in from then on.", MOMENT),
     query("to", "Only jobs handed in before then; a date is the last day that belongs.", MOMENT),
     *PAGE,
 ]
+_PRIORITY_NAMES: Final = {number: name for name, number in PRIORITIES.items()}
 _JOB: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The job, with its team, its key and all that is known of its attempts. For a key that may "
@@ -58,7 +66,7 @@ def router(jobs: JobService, renderer: Renderer, catalog: CurrentCatalog, audit:
             **job,
             "team_id": view.job.team_id,
             "api_key_id": view.job.api_key_id,
-            "priority": view.job.priority,
+            "priority": _PRIORITY_NAMES[view.job.priority],
             "catalog_version": view.job.catalog_version,
             "deadline_at": seconds(view.job.deadline_at),
             "claims": view.job.claims,
@@ -77,17 +85,23 @@ def router(jobs: JobService, renderer: Renderer, catalog: CurrentCatalog, audit:
         after, limit = read_page(request)
         status = queries.word(request, "status", tuple(item.value for item in Status))
         model = request.query_params.get("model")
+        since, until = query_moment(request, "from"), query_moment(request, "to", is_end=True)
+        check_order(since, until)
+        team_id, metadata = request.query_params.get("team_id"), queries.bracketed(request, "metadata")
+        if metadata and team_id is None:
+            message = "Missing required parameter: 'team_id', whose jobs carry this metadata."
+            raise MissingParameter(message, param="team_id")
         found, has_more = await jobs.search(
-            request.query_params.get("team_id"),
+            team_id,
             status=None if status is None else Status(status),
             model=None if model is None else catalog.get().names.get(model, model),
-            metadata={},
+            metadata=check_metadata(metadata),
             after=after,
             limit=limit,
             upstream=request.query_params.get("upstream"),
             api_key_id=request.query_params.get("api_key_id"),
-            since=query_moment(request, "from"),
-            until=query_moment(request, "to", is_end=True),
+            since=since,
+            until=until,
         )
         return JSONResponse(
             {

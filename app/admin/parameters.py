@@ -27,13 +27,14 @@ _FINEST_USD: Final = Decimal("0.000001")
 _TRUE: Final = frozenset({"true", "1"})
 _FALSE: Final = frozenset({"false", "0"})
 _SAFE: Final = frozenset({"GET", "HEAD"})
+_BRACKETED: Final = re.compile(r"\[[^\[\]]+\]$")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _UNIX: Final = re.compile(r"\d{1,12}")
 _DAY: Final = timedelta(days=1)
 
 
 async def _check_act(request: Request) -> None:
-    """Refuse an act with anything that its endpoint does not take, so that nobody acts by a typo.
+    """Refuse anything that an endpoint does not take, so that nobody acts by a typo, or takes all for some.
 
     What an endpoint takes is what it documents; a dry run that it does not have is such a thing too.
 
@@ -42,17 +43,18 @@ async def _check_act(request: Request) -> None:
         InvalidValue: a parameter is given twice.
         AdminKeyRequired: the key may only look, and this is no dry run.
     """
-    if request.method in _SAFE:
-        return
+    is_safe = request.method in _SAFE
     documented = request.scope["route"].openapi_extra or {}
     known = [item["name"] for item in documented.get("parameters", ())]
     given = [name for name, _ in request.query_params.multi_items()]
     for name in given:
-        if name not in known:
+        if _BRACKETED.sub("[key]", name) not in known:
             takes = f"takes: {', '.join(known)}" if known else "takes none in its query"
             raise UnknownParameter(f"Unknown parameter: {name!r}. This endpoint {takes}.", param=name)
-        if given.count(name) > 1:
+        if not is_safe and given.count(name) > 1:
             raise InvalidValue(f"Invalid '{name}': it is given twice. Leave one out.", param=name)
+    if is_safe:
+        return
     # The middleware has seen that it asks for a dry run; here it is known that there is one.
     only_looks = request.scope["path"] in LOOKS or read_flag(request, "dry_run")
     if caller_of(request).role is Role.ADMIN_READ and not only_looks:
@@ -62,7 +64,7 @@ async def _check_act(request: Request) -> None:
 
 
 CHECKED_ACT: Final = Depends(_check_act)
-"""For the router of every resource that operators act on."""
+"""For the router of every resource of the operators'."""
 
 
 async def read_document(request: Request) -> JsonObject:
@@ -233,6 +235,16 @@ def query_moment(request: Request, name: str, *, is_end: bool = False) -> dateti
         return moment + _DAY if moment is not None and is_end and _DATE.fullmatch(given) else moment
     except OverflowError as exc:
         raise InvalidValue(f"Invalid '{name}': {given!r} is the last day that there is.", param=name) from exc
+
+
+def check_order(since: datetime | None, until: datetime | None) -> None:
+    """Refuse a span that ends before it begins, which would look as if there were nothing in it.
+
+    Raises:
+        InvalidValue: `until` is not after `since`.
+    """
+    if since is not None and until is not None and since >= until:
+        raise InvalidValue("Invalid 'to': expected a moment after 'from'.", param="to")
 
 
 def read_page(request: Request) -> tuple[str | None, int]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from app.admin.audit import Audit
-from app.admin.parameters import CHECKED_ACT, query_moment, read_flag, refuse_rest
+from app.admin.parameters import CHECKED_ACT, check_order, query_moment, read_flag, refuse_rest
 from app.admin.rendering import seconds
 from app.admin.schemas import ADMIN_BEARER, DRY_RUN, MOMENT, answer
 from app.api.bodies import parse_json_object, read_bytes
@@ -212,9 +212,7 @@ def _by(request: Request) -> list[By]:
 def _span(request: Request, default: Span) -> Span:
     begins_at = query_moment(request, "from") or default.begins_at
     ends_at = query_moment(request, "to", is_end=True) or default.ends_at
-    if begins_at >= ends_at:
-        message = "Invalid 'to': expected a moment after 'from'."
-        raise InvalidValue(message, param="to")
+    check_order(begins_at, ends_at)
     return Span(begins_at=begins_at, ends_at=ends_at)
 
 

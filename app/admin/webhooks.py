@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app.admin.audit import Audit
 from app.admin.parameters import (
     CHECKED_ACT,
+    check_order,
     read_document,
     read_fields,
     read_flag,
@@ -289,8 +290,7 @@ def router(webhooks: Webhooks, vault: Vault, audit: Audit) -> APIRouter:
         if since is None or until is None:
             missing = "from" if since is None else "to"
             raise MissingParameter(f"Missing required parameter: '{missing}'.", param=missing)
-        if since >= until:
-            raise InvalidValue("Invalid 'to': expected a moment after 'from'.", param="to")
+        check_order(since, until)
         is_dry = read_flag(request, "dry_run")
         witness = audit.witness(
             request, "webhook_deliveries.replayed", subject=lambda _: team_id or _ANY, render=_replayed

@@ -19,7 +19,8 @@ from app.jobs.submissions import Submission
 from app.kit.json import Json
 from app.webhooks.receivers import check_receiver
 
-_PRIORITIES: Final = {"high": 0, "normal": 1, "low": 2}
+PRIORITIES: Final = {"high": 0, "normal": 1, "low": 2}
+"""What a request may call its priority, and what a job has for it; the lowest number goes first."""
 _METADATA_PAIRS: Final = 16
 _METADATA_KEY_CHARS: Final = 64
 _METADATA_VALUE_CHARS: Final = 512
@@ -199,10 +200,10 @@ def _text(request: Request, fields: Fields, name: str) -> str | None:
 
 def _priority(request: Request, fields: Fields) -> int:
     given = _text(request, fields, "priority") or "normal"
-    if given not in _PRIORITIES:
+    if given not in PRIORITIES:
         message = f"Invalid value: {given!r}. Supported values are: 'high', 'normal' and 'low'."
         raise InvalidValue(message, param="priority")
-    return _PRIORITIES[given]
+    return PRIORITIES[given]
 
 
 def _cancel_after_s(request: Request, fields: Fields) -> float | None:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from app.api.answers import Answers
 from app.api.authentication import caller_of
-from app.api.bodies import read_json_object
+from app.api.bodies import MAX_JSON_BYTES, read_json_object
 from app.api.calls import fingerprint_of, read_options
 from app.api.parameters import Fields, read_generation
 from app.api.retirement import announce
@@ -34,8 +34,10 @@ _DOCUMENTATION: Final[dict[str, Any]] = {
 }
 
 
-def router(jobs: JobService, answers: Answers, catalog: CurrentCatalog) -> APIRouter:
-    """Build the endpoint."""
+def router(
+    jobs: JobService, answers: Answers, catalog: CurrentCatalog, *, max_body_bytes: int = MAX_JSON_BYTES
+) -> APIRouter:
+    """Build the endpoint. A body is bounded by `MAX_JSON_BYTES` as well, whatever is taken elsewhere."""
     routes = APIRouter(tags=["images"], dependencies=[BEARER])
 
     @routes.post(
@@ -50,7 +52,7 @@ def router(jobs: JobService, answers: Answers, catalog: CurrentCatalog) -> APIRo
     )
     async def generate(request: Request) -> Response:
         """Make pictures. A synchronous call is held until they are there; the job survives a lost connection."""
-        document = await read_json_object(request)
+        document = await read_json_object(request, max_bytes=min(max_body_bytes, MAX_JSON_BYTES))
         fields = Fields(document)
         options = read_options(request, fields)
         wanted = read_generation(fields)

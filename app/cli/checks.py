@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import stat
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -27,7 +27,9 @@ from app.db.engine import Database
 from app.db.migrate import current_revision, is_known_revision, newest_revision
 from app.jobs.integrity import CHECKS, check_integrity
 from app.kit.http import EgressDenied, GuardedClient, NoAnswer, Timeouts
+from app.kit.sealing import Sealer
 from app.settings import Settings
+from app.webhooks.vault import Vault
 
 _CLOCK_WARN_S: Final = 1.0
 # Leases are counted on the database's clock and links expire on ours; beyond this they contradict each other.
@@ -80,6 +82,12 @@ async def examine(settings: Settings, *, with_promises: bool = False) -> list[Fi
     return found
 
 
+def unusable_settings(mistakes: Sequence[str]) -> list[Finding]:
+    """The findings when there are no settings to check anything with."""
+    fix = "Nothing else was checked; correct this, and run `darkroom doctor` again."
+    return [Finding("settings", Verdict.FAIL, mistake, fix) for mistake in mistakes]
+
+
 def check_settings(settings: Settings) -> list[Finding]:
     """Look for misspelled names, a public URL nobody can reach, and secrets that others can read."""
     shape = "embedded default" if settings.is_embedded else "production"
@@ -127,7 +135,9 @@ async def check_database(settings: Settings) -> list[Finding]:
             async with database.reading() as connection:
                 revision, newest = await current_revision(connection), newest_revision()
             found = [_schema(revision, newest)]
-            if not settings.is_embedded:
+            if settings.is_embedded:
+                found.append(Finding("clock", Verdict.OK, "the database has this machine's"))
+            else:
                 async with database.reading() as connection:
                     theirs: datetime = (
                         await connection.execute(text("SELECT clock_timestamp()"))
@@ -135,6 +145,9 @@ async def check_database(settings: Settings) -> list[Finding]:
                 found.append(_clock((datetime.now(UTC) - theirs).total_seconds()))
             if revision == newest and len(settings.secret_keys) > 1:
                 found.append(_left_behind(await Accounts(database, settings.secret_keys).count_left_behind()))
+            if revision == newest and settings.secret_keys:
+                keys = await Accounts(database, settings.secret_keys).count_lost()
+                found += _lost(keys, await Vault(database, Sealer(settings.secret_keys)).count_lost())
             return found
     except CommandFailed as exc:
         return [_refused("database", exc)]
@@ -321,6 +334,21 @@ def _left_behind(keys: int) -> Finding:
         f"{keys} API keys are recognised by an older secret of DARKROOM_SECRET_KEY alone",
         "Keep it. Run `darkroom secrets rotate` once every process has the newest; keys follow when they are used.",
     )
+
+
+def _lost(keys: int, secrets: int) -> list[Finding]:
+    if not keys and not secrets:
+        return []
+    return [
+        Finding(
+            "secrets",
+            Verdict.FAIL,
+            f"DARKROOM_SECRET_KEY no longer holds the secret of {keys} API keys, which are refused, and of {secrets} "
+            "webhook secrets, which sign nothing",
+            "Add the older one back, behind the new one and a comma. If it is gone for good: revoke those keys, and "
+            "rotate the teams' webhook secrets with an overlap of 0 s.",
+        )
+    ]
 
 
 def _clock(difference_s: float) -> Finding:

@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from app.cli.checks import Finding, Verdict, examine
-from app.cli.configuration import load_settings
+from app.cli.checks import Finding, Verdict, examine, unusable_settings
 from app.cli.options import AsJson
+from app.settings import Settings, SettingsInvalid
 
 app = typer.Typer(add_completion=False)
 
@@ -30,7 +30,10 @@ _COLOURS: Final = {
 @app.command()
 def doctor(as_json: AsJson = False, integrity: Integrity = False) -> None:
     """Check everything this gateway depends on, and say what to fix. Buys nothing; ends with 1 on a failure."""
-    found = asyncio.run(examine(load_settings(make_secrets=False), with_promises=integrity))
+    try:
+        found = asyncio.run(examine(Settings.load(make_secrets=False), with_promises=integrity))
+    except SettingsInvalid as exc:
+        found = unusable_settings(exc.mistakes)
     failures = sum(finding.verdict is Verdict.FAIL for finding in found)
     if as_json:
         print(

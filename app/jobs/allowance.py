@@ -20,7 +20,7 @@ _KNOWN_AT_MOST: Final = 10_000
 
 def budgets_in_force(terms: Terms) -> list[Ceiling]:
     """The budgets that a job of this caller counts towards."""
-    owners = ((Scope.KEY, terms.api_key_id, terms.key), (Scope.TEAM, terms.team_id, terms.team))
+    owners = ((Scope.KEY, terms.key_line_id, terms.key), (Scope.TEAM, terms.team_id, terms.team))
     return [
         ceiling
         for scope, owner_id, limits in owners

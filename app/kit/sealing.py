@@ -68,6 +68,10 @@ class Sealer:
         except (InvalidTag, ValueError) as exc:
             raise SealBroken(f"what is stored in {place!r} is not what was sealed there") from exc
 
+    def knows(self, sealed: bytes) -> bool:
+        """Whether this process has the secret that a value was sealed under."""
+        return sealed[:_KID_BYTES] in self._keys
+
     def is_current(self, sealed: bytes) -> bool:
         """Whether a value is sealed under the newest secret."""
         return sealed[:_KID_BYTES] == self._newest

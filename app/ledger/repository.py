@@ -96,7 +96,10 @@ async def committed(connection: Connection, ceiling: Ceiling) -> int:
         jobs.c.created_at < ceiling.ends_at,
     ]
     if ceiling.scope is Scope.KEY:
-        mine.append(jobs.c.api_key_id == ceiling.owner_id)
+        successors = select(api_keys.c.id).where(
+            api_keys.c.team_id == ceiling.team_id, api_keys.c.line_id == ceiling.owner_id
+        )
+        mine.append(or_(jobs.c.api_key_id == ceiling.owner_id, jobs.c.api_key_id.in_(successors)))
     booked = (
         select(func.coalesce(func.sum(func.coalesce(attempts.c.cost_micros, attempts.c.hold_micros, 0)), 0))
         .select_from(attempts)

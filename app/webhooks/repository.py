@@ -384,6 +384,12 @@ async def live_secrets(connection: Connection, team_id: str) -> list[StoredSecre
     return [StoredSecret(**row_values(row)) for row in await connection.execute(query)]
 
 
+async def live_seals(connection: Connection) -> list[bytes]:
+    """The sealed secrets of all teams that sign now."""
+    is_live = or_(secrets.c.expires_at.is_(None), secrets.c.expires_at > now())
+    return list((await connection.execute(select(secrets.c.sealed).where(is_live))).scalars())
+
+
 async def insert_secret(connection: Connection, values: Mapping[str, Any]) -> None:
     """Write a team's current secret, which nobody has seen; it must have none."""
     await connection.execute(insert(secrets).values(values))

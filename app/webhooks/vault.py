@@ -123,6 +123,16 @@ class Vault:
                 return changed, seen
             last = batch[-1].id
 
+    async def count_lost(self) -> int:
+        """How many secrets that sign now were sealed under one that this process does not have.
+
+        Raises:
+            StoreUnavailable: the database did not answer in time.
+        """
+        async with self._database.reading() as connection:
+            seals = await repository.live_seals(connection)
+        return sum(not self._sealer.knows(sealed) for sealed in seals)
+
     async def _reseal(self, connection: Connection, item: StoredSecret) -> bool:
         # Opened even where nothing is to do, so that a secret that no key opens any more is noticed now.
         secret = self._sealer.open(item.sealed, _place(item.id))

@@ -177,7 +177,9 @@ async def test_jobs_at_once_are_exact_however_many_come_at_once(postgres_url: st
 
 
 def test_a_queue_has_an_end() -> None:
-    terms = Terms(team_id="t", api_key_id="k", team=Limits(), key=Limits(), at=datetime.now(UTC))
+    terms = Terms(
+        team_id="t", api_key_id="k", key_line_id="k", team=Limits(), key=Limits(), at=datetime.now(UTC)
+    )
     terms.check_queue(of_team=MAX_QUEUED - 1, of_key=MAX_QUEUED - 1)
     with pytest.raises(QueueFull) as refused:
         terms.check_queue(of_team=MAX_QUEUED, of_key=0)

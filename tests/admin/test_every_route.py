@@ -117,6 +117,18 @@ async def test_a_list_names_the_place_to_go_on_after(office: Office, path: str) 
     assert (await office.admin.get(f"/admin/v1/{path}?after=")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "teams", "teams/default", "keys", "jobs", "upstreams", "audit", "webhooks/endpoints", "webhooks/deliveries",
+        "spend", "config", "maintenance",
+    ],
+)  # fmt: skip
+async def test_a_look_refuses_what_it_does_not_take(office: Office, path: str) -> None:
+    refused = await office.reader.get(f"/admin/v1/{path}", params={"team": "default"})
+    assert (_code(refused), refused.json()["error"]["param"]) == ((400, "unknown_parameter"), "team")
+
+
 async def test_every_act_is_written_down_once_and_no_look_is(office: Office) -> None:
     """The acts of this test are compared with the routes that there are, so that a new one is not forgotten."""
     admin, parts = office.admin, office.parts

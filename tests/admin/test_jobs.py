@@ -32,6 +32,17 @@ async def test_jobs_of_all_teams_are_listed_and_filtered(office: Office) -> None
     assert await listed(limit=1, after=second) == [first]
 
 
+async def test_jobs_of_a_team_are_searched_by_their_metadata(office: Office) -> None:
+    wanted = {"model": "gpt-image-2", "prompt": "a boat", "metadata": {"order": "7"}}
+    made = (await office.team.post("/v1/images/generations?async=true", json=wanted)).json()["id"]
+    await office.kitchen.order("another")
+    path = "/admin/v1/jobs?metadata[order]=7"
+    found = (await office.admin.get(f"{path}&team_id=default")).json()
+    assert [job["id"] for job in found["data"]] == [made]
+    refused = await office.admin.get(path)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "team_id")
+
+
 async def test_a_job_shows_whose_it_is(office: Office) -> None:
     job = (await office.admin.get(f"/admin/v1/jobs/{await office.kitchen.order()}")).json()
     assert (job["object"], job["team_id"], job["api_key_id"]) == ("image_job", "default", "key_test")
@@ -57,6 +68,20 @@ async def test_a_final_job_is_not_cancelled_again(office: Office) -> None:
     await office.admin.post(f"/admin/v1/jobs/{job}/cancel")
     again = await office.admin.post(f"/admin/v1/jobs/{job}/cancel")
     assert (again.status_code, again.json()["error"]["code"]) == (409, "job_not_cancellable")
+
+
+async def test_a_span_that_ends_before_it_begins_is_refused(office: Office) -> None:
+    refused = await office.admin.get("/admin/v1/jobs?from=2026-12-01&to=2026-11-01")
+    assert refused.status_code == 400
+    assert (refused.json()["error"]["code"], refused.json()["error"]["param"]) == ("invalid_value", "to")
+
+
+@pytest.mark.parametrize("priority", ["high", "normal", "low"])
+async def test_a_job_has_its_priority_by_the_name_that_the_client_gave(office: Office, priority: str) -> None:
+    wanted = {"model": "gpt-image-2", "prompt": "a boat", "priority": priority}
+    made = await office.team.post("/v1/images/generations?async=true", json=wanted)
+    shown = await office.admin.get(f"/admin/v1/jobs/{made.json()['id']}")
+    assert shown.json()["priority"] == priority
 
 
 async def test_in_maintenance_new_jobs_are_turned_away_and_others_go_on(office: Office) -> None:

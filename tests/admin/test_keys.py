@@ -157,6 +157,63 @@ async def test_keys_that_are_over_and_keys_of_the_settings_are_not_rotated(offic
         assert _error(refused) == (400, "invalid_value", "id")
 
 
+async def test_a_rotated_key_makes_way_once_and_its_successor_outlives_the_overlap(office: Office) -> None:
+    old = await _key(office, "default")
+    new = (await office.admin.post(f"/admin/v1/keys/{old['id']}/rotate", json={"overlap_s": 60})).json()
+    for query in ("", "?dry_run=true"):
+        again = await office.admin.post(f"/admin/v1/keys/{old['id']}/rotate{query}", json={})
+        assert _error(again) == (400, "invalid_value", "id")
+        assert new["id"] in again.json()["error"]["message"]
+    newest = await office.admin.post(f"/admin/v1/keys/{new['id']}/rotate", json={})
+    assert (newest.status_code, newest.json()["expires_at"]) == (201, None)
+
+
+async def test_a_rotated_key_goes_on_with_what_the_old_one_has_spent(office: Office) -> None:
+    old = await _key(office, "default", limits={"budget_month_usd": "0.30"})
+    path = "/v1/images/generations?async=true"
+    wanted = {"model": "gpt-image-2", "prompt": "a boat", "quality": "high", "size": "1024x1024"}
+
+    async def ask(key: str) -> httpx2.Response:
+        return await office.anonymous.post(path, json=wanted, headers={"authorization": f"Bearer {key}"})
+
+    assert (await ask(old["key"])).status_code == 202
+    key = old
+    for _ in range(2):
+        key = (await office.admin.post(f"/admin/v1/keys/{key['id']}/rotate", json={})).json()
+        refused = await ask(key["key"])
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+
+
+async def test_an_overlap_doubles_no_rate(office: Office) -> None:
+    old = await _key(office, "default", limits={"requests_per_minute": 2})
+    new = (await office.admin.post(f"/admin/v1/keys/{old['id']}/rotate", json={})).json()
+    wanted = {"model": "gpt-image-2", "prompt": "a boat", "quality": "low", "size": "1024x1024"}
+    answers = [
+        await office.anonymous.post(
+            "/v1/images/generations?async=true",
+            json=wanted,
+            headers={"authorization": f"Bearer {key['key']}"},
+        )
+        for key in (old, new, old)
+    ]
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+
+
+async def test_a_budget_set_after_a_rotation_counts_what_the_old_key_has_spent(office: Office) -> None:
+    old = await _key(office, "default")
+    wanted = {"model": "gpt-image-2", "prompt": "a boat", "quality": "high", "size": "1024x1024"}
+    made = await office.anonymous.post(
+        "/v1/images/generations?async=true", json=wanted, headers={"authorization": f"Bearer {old['key']}"}
+    )
+    assert made.status_code == 202
+    new = (await office.admin.post(f"/admin/v1/keys/{old['id']}/rotate", json={})).json()
+    await office.admin.patch(f"/admin/v1/keys/{new['id']}", json={"limits": {"budget_month_usd": "0.30"}})
+    refused = await office.anonymous.post(
+        "/v1/images/generations?async=true", json=wanted, headers={"authorization": f"Bearer {new['key']}"}
+    )
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
+
+
 async def test_a_revoked_key_is_refused_at_once_here(office: Office) -> None:
     made = await _key(office, "default")
     await office.parts.accounts.authenticate(made["key"])

@@ -507,6 +507,13 @@ async def test_settings_bound_what_is_taken(
         assert await running.stored() == []
 
 
+async def test_the_setting_bounds_bodies_without_pictures_too(house: OpenHouse, vendor: OpenAi) -> None:
+    async with house(vendor, is_working=False, MAX_BODY_BYTES="1024") as running:
+        wanted = {"model": "gpt-image-2", "prompt": "x" * 1024}
+        answer = await running.client.post("/v1/images/generations", json=wanted)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+
+
 # -- Slow, cut and unknown clients.
 
 

@@ -56,7 +56,15 @@ def test_after_migrate_the_embedded_default_is_healthy(folder: Path) -> None:
     assert migrated.out == again.out
     assert "newest revision" in migrated.out
     assert (folder / "data" / "darkroom.db").exists()
-    assert findings()["database"]["verdict"] == "ok"
+    assert (findings()["database"]["verdict"], findings()["clock"]["verdict"]) == ("ok", "ok")
+
+
+def test_settings_that_cannot_be_used_are_a_finding_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_PORT", "abc")
+    found = findings()
+    assert set(found) == {"settings"}
+    assert found["settings"]["verdict"] == "fail"
+    assert "DARKROOM_PORT cannot be 'abc'" in found["settings"]["detail"]
 
 
 def test_for_people_each_finding_is_a_line_with_its_fix_below() -> None:

@@ -12,6 +12,7 @@ from app.webhooks.vault import Vault
 from tests.cli.command import darkroom
 
 OLD, NEW = "Q7vJ2mXc9LrT4wYpZ8sKd3FhN6bGa1Ue", "h5RzW8kPq2TnV7cXs4JmL9dGy3BfA6Ue"
+_KEYS = (("API_KEY", "m4KtB9xQz7LwR2vHs8NcJ5pYd6GfT3aE"), ("ADMIN_KEY", "n4KtB9xQz7LwR2vHs8NcJ5pYd6GfT3aE"))
 
 
 async def _keep_secret(url: str, *secrets: str) -> list[bytes]:
@@ -33,7 +34,7 @@ async def _keep_keys(url: str) -> None:
     database = Database(url)
     try:
         accounts = Accounts(database, (OLD.encode(),))
-        await accounts.bootstrap("m4KtB9xQz7LwR2vHs8NcJ5pYd6GfT3aE", "n4KtB9xQz7LwR2vHs8NcJ5pYd6GfT3aE")
+        await accounts.bootstrap(*(key for _, key in _KEYS))
         await accounts.create_key("default", "mine", limits={})
     finally:
         await database.close()
@@ -46,8 +47,7 @@ def test_stored_secrets_move_to_the_newest_secret_and_stay_what_they_are(
     for name, value in (
         ("DATABASE_URL", database_url),
         ("SECRET_KEY", f"{NEW},{OLD}"),
-        ("API_KEY", "m4KtB9xQz7LwR2vHs8NcJ5pYd6GfT3aE"),
-        ("ADMIN_KEY", "n4KtB9xQz7LwR2vHs8NcJ5pYd6GfT3aE"),
+        *_KEYS,
     ):
         monkeypatch.setenv(f"DARKROOM_{name}", value)
 
@@ -65,6 +65,26 @@ def test_stored_secrets_move_to_the_newest_secret_and_stay_what_they_are(
     refused = darkroom("secrets", "rotate")
     assert refused.code == 1
     assert "DARKROOM_SECRET_KEY no longer holds" in refused.err
+
+
+def test_what_a_lost_secret_takes_along_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    asyncio.run(_keep_secret(database_url, OLD))
+    asyncio.run(_keep_keys(database_url))
+    for name, value in (("DATABASE_URL", database_url), ("SECRET_KEY", NEW), *_KEYS):
+        monkeypatch.setenv(f"DARKROOM_{name}", value)
+
+    def secrets() -> list[dict[str, str]]:
+        return [item for item in darkroom("doctor", "--json").json["checks"] if item["check"] == "secrets"]
+
+    (found,) = secrets()
+    assert found["verdict"] == "fail"
+    assert "the secret of 1 API keys" in found["detail"]
+    assert "of 1 webhook secrets" in found["detail"]
+
+    monkeypatch.setenv("DARKROOM_SECRET_KEY", f"{NEW},{OLD}")
+    assert "fail" not in {item["verdict"] for item in secrets()}
 
 
 def test_before_the_first_start_there_is_nothing_to_rotate() -> None:

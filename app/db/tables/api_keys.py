@@ -24,6 +24,11 @@ api_keys = Table(
     Column("created_at", Instant, nullable=False, default=now()),
     Column("expires_at", Instant),
     Column("revoked_at", Instant),
+    # The first of the keys that rotations put in each other's place: its budgets and rates are those of all. Null: the
+    # key itself.
+    Column("line_id", Text),
+    # The key that a rotation put in its place.
+    Column("replaced_by", Text),
     CheckConstraint("role IN ('team', 'admin', 'admin_read')", name="role_known"),
     Index("api_keys_team", "team_id", "created_at", "id"),
 )
