@@ -1,7 +1,7 @@
 """What callers are told about their keys, and operators about teams and keys that are not there."""
 
-from app.accounts.records import Rate
 from app.domain.errors import GatewayError
+from app.domain.rates import Rate
 
 
 class InvalidApiKey(GatewayError):

@@ -13,9 +13,9 @@ from typing import Final
 
 from app.accounts import repository
 from app.accounts.errors import ModelNotAllowed, QueueFull, RateLimitExceeded, RateTooSmall
-from app.accounts.records import Rate
 from app.db.engine import Database
 from app.domain.money import micros
+from app.domain.rates import Rate
 from app.kit.json import Json
 from app.kit.limiter import Draw, Level, Limiter
 

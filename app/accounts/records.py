@@ -66,18 +66,6 @@ class ApiKey:
     """The key that a rotation put in its place."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
-    """How a caller stands with one of its rates; the tighter one where the team and the key have one."""
-
-    subject: str
-    """`requests` or `images`."""
-    per_minute: int
-    remaining: int
-    reset_s: float
-    """Until all of it can be had again."""
-
-
 def team_from(row: Mapping[str, Any]) -> Team:
     """Read a row of `teams`."""
     return Team(**{name: row[name] for name in Team.__slots__})

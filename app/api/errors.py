@@ -17,7 +17,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.accounts.errors import RateLimitExceeded
 from app.api.rates import rate_headers
 from app.api.rendering import status_of
 from app.db.engine import StoreUnavailable
@@ -79,8 +78,7 @@ class NotFound(GatewayError):
 def problem_of(error: GatewayError) -> Problem:
     """What the client is told of an error of ours."""
     headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
-    if isinstance(error, RateLimitExceeded):
-        headers |= rate_headers(error.rates)
+    headers |= rate_headers(error.rates)
     return Problem(
         status=error.status,
         code=error.code,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from app.accounts.records import Rate
+from app.domain.rates import Rate
 
 
 def rate_headers(rates: Iterable[Rate]) -> dict[str, str]:

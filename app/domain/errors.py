@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from app.domain.rates import Rate
+
 
 class GatewayError(Exception):
     """Something the client is told, with a stable `code` and an HTTP status (contract 7).
@@ -29,6 +31,8 @@ class GatewayError(Exception):
         self.param = param
         self.job_id = job_id
         self.retry_after_s = retry_after_s
+        self.rates: tuple[Rate, ...] = ()
+        """How the caller stands with what is counted of it, once that is known."""
 
 
 class InvalidValue(GatewayError):

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 from app.accounts.limits import AccountLimits, Taken
-from app.accounts.records import Rate
 from app.assets.gate import StorageGate
 from app.assets.records import AssetKind, Picture
 from app.assets.repository import hand_on_inputs, insert_assets
@@ -17,6 +16,7 @@ from app.db.connection import Connection
 from app.db.engine import Database, StoreUnavailable
 from app.db.witness import Witness, unwitnessed
 from app.domain.errors import GatewayError
+from app.domain.rates import Rate
 from app.domain.requests import ImageRequest
 from app.jobs import adoption, repository, switches
 from app.jobs.admission import Admission, Admitted, Explanation
@@ -158,7 +158,7 @@ class Submissions:
         await self._gate.enter()
         # An operator's requeue is no request of the team.
         is_counted = submission.requeued_from is None
-        taken = await self._allowance.count_request(terms) if is_counted else Taken()
+        counted = taken = await self._allowance.count_request(terms) if is_counted else Taken()
         adopted = await self._adopt(submission)
         if adopted is not None:
             return Submitted(job=adopted, is_replay=True, rates=taken.rates)
@@ -203,8 +203,9 @@ class Submissions:
                 take=take,
                 witness=witness,
             )
-        except GatewayError:
+        except GatewayError as exc:
             await self._allowance.give_back_images(taken)
+            exc.rates = exc.rates or counted.rates
             raise
         if submitted.is_replay:
             await self._allowance.give_back_images(taken)

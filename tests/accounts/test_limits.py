@@ -126,9 +126,10 @@ async def test_one_a_minute_is_said_in_the_singular(office: Office) -> None:
 
 
 async def test_a_spent_budget_is_never_retried(office: Office) -> None:
-    await _limit(office, budget_month_usd="0")
+    await _limit(office, budget_month_usd="0", requests_per_minute=60)
     refused = await office.team.post(GENERATIONS, json=_boat())
     assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
+    assert _rates(refused)["remaining-requests"] == "59"
     assert refused.json()["error"]["type"] == "insufficient_quota"
     assert "retry-after" not in refused.headers
 
