@@ -21,7 +21,7 @@ from app.accounts.errors import RateLimitExceeded
 from app.api.rates import rate_headers
 from app.api.rendering import status_of
 from app.db.engine import StoreUnavailable
-from app.domain.errors import GatewayError
+from app.domain.errors import GatewayError, UnknownParameter
 from app.jobs.errors import JobCancelled, ResultExpired
 from app.jobs.lifecycle import Status
 from app.jobs.records import Job
@@ -69,6 +69,16 @@ class RequestTooLarge(GatewayError):
     code = "request_too_large"
 
 
+class RangeNotSatisfiable(GatewayError):
+    """The asked range lies beyond the end of the file, which has `size_bytes` bytes."""
+
+    status = 416
+
+    def __init__(self, message: str, *, size_bytes: int) -> None:
+        super().__init__(message, param="Range")
+        self.size_bytes = size_bytes
+
+
 class NotFound(GatewayError):
     """Nothing is at this path."""
 
@@ -81,6 +91,8 @@ def problem_of(error: GatewayError) -> Problem:
     headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
     if isinstance(error, RateLimitExceeded):
         headers |= rate_headers(error.rates)
+    if isinstance(error, RangeNotSatisfiable):
+        headers["content-range"] = f"bytes */{error.size_bytes}"
     return Problem(
         status=error.status,
         code=error.code,
@@ -154,7 +166,10 @@ def error_response(problem: Problem, *, path: str = "") -> Response:
         headers["location"] = f"/v1/jobs/{problem.job_id}"
         headers["x-darkroom-job-id"] = problem.job_id
     if path.startswith(_IMAROUTER):
-        document: dict[str, object] = {"error": in_imarouters_words(problem.message), "code": problem.code}
+        # A name that nobody knows is the client's own, and `n` must not come back as `numImages`.
+        is_quoted = problem.code == UnknownParameter.code
+        message = problem.message if is_quoted else in_imarouters_words(problem.message)
+        document: dict[str, object] = {"error": message, "code": problem.code}
     else:
         document = error_document(problem)
     return JSONResponse(document, status_code=problem.status, headers=headers)

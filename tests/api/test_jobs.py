@@ -469,3 +469,18 @@ async def test_a_watcher_that_has_seen_the_end_is_told_not_to_come_back(
     _, last, _ = events_of((await client.get(path)).text)[-1]
     answer = await client.get(path, headers={"last-event-id": "-".join(map(str, last))})
     assert (answer.status_code, answer.content) == (204, b"")
+
+
+async def test_a_job_can_be_asked_for_with_head(gateway: Gateway, client: httpx2.AsyncClient) -> None:
+    job_id = await submitted(client)
+    await gateway.worker.finish()
+    for path, status in (
+        ("", 200),
+        (f"/{job_id}", 200),
+        (f"/{job_id}/result", 200),
+        (f"/{job_id}/content", 302),
+    ):
+        looked, knocked = await client.get(f"/v1/jobs{path}"), await client.head(f"/v1/jobs{path}")
+        assert knocked.status_code == looked.status_code == status, path
+        assert knocked.headers.get("location") == looked.headers.get("location")
+        assert knocked.headers["content-length"] == looked.headers["content-length"]
