@@ -54,7 +54,7 @@ def build_app(parts: Parts) -> FastAPI:
         files=settings.max_images + 1,
     )
     routers = [
-        generations.router(parts.jobs, answers, parts.catalog),
+        generations.router(parts.jobs, answers, limits, parts.catalog),
         edits.router(parts.jobs, answers, parts.inputs, limits, parts.catalog),
         chat.router(parts.jobs, answers, parts.inputs, limits, parts.catalog),
         imarouter.router(parts.jobs, renderer, parts.inputs, limits, parts.catalog),

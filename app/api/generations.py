@@ -7,8 +7,9 @@ from starlette.responses import Response
 
 from app.api.answers import Answers
 from app.api.authentication import caller_of
-from app.api.bodies import read_json_object
+from app.api.bodies import MAX_JSON_BYTES, read_json_object
 from app.api.calls import fingerprint_of, read_options
+from app.api.forms import FormLimits
 from app.api.parameters import Fields, read_generation
 from app.api.retirement import announce
 from app.api.schemas import (
@@ -34,9 +35,10 @@ _DOCUMENTATION: Final[dict[str, Any]] = {
 }
 
 
-def router(jobs: JobService, answers: Answers, catalog: CurrentCatalog) -> APIRouter:
-    """Build the endpoint."""
+def router(jobs: JobService, answers: Answers, limits: FormLimits, catalog: CurrentCatalog) -> APIRouter:
+    """Build the endpoint; of `limits`, only those of a whole body matter to one without pictures."""
     routes = APIRouter(tags=["images"], dependencies=[BEARER])
+    max_bytes = min(MAX_JSON_BYTES, limits.total_bytes)
 
     @routes.post(
         _PATH,
@@ -50,7 +52,7 @@ def router(jobs: JobService, answers: Answers, catalog: CurrentCatalog) -> APIRo
     )
     async def generate(request: Request) -> Response:
         """Make pictures. A synchronous call is held until they are there; the job survives a lost connection."""
-        document = await read_json_object(request)
+        document = await read_json_object(request, max_bytes=max_bytes)
         fields = Fields(document)
         options = read_options(request, fields)
         wanted = read_generation(fields)

@@ -202,7 +202,7 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
         answers = Answers(service, storage, renderer, sync_timeout_s=sync_timeout_s, heartbeat_s=heartbeat_s)
         routers = [
             health.router({}, tuple),
-            generations.router(service, answers, catalog),
+            generations.router(service, answers, limits, catalog),
             edits.router(service, answers, inputs, limits, catalog),
             chat.router(service, answers, inputs, limits, catalog),
             imarouter.router(service, renderer, inputs, limits, catalog),

@@ -479,6 +479,7 @@ async def test_a_body_in_chunks_is_refused_where_it_passes_the_limit(
     "setting, body, status, code, param",
     [
         ("MAX_IMAGE_BYTES=1500", form_of(("image", File(SAMPLES["png-palette"]))), 413, "request_too_large", "image"),
+        ("MAX_IMAGE_BYTES=1500", form_of(("image[]", File(SAMPLES["png-palette"]))), 413, "request_too_large", "image"),
         (
             "MAX_IMAGE_BYTES=1500", json_of(images=[{"image_url": data_url(SAMPLES["png-palette"])}]),
             413, "request_too_large", "images[0]",
@@ -505,6 +506,16 @@ async def test_settings_bound_what_is_taken(
         assert (answer.status_code, error["code"], error["param"]) == (status, code, param)
         assert await running.left_in_spool() == []
         assert await running.stored() == []
+
+
+async def test_the_bound_of_a_body_holds_where_no_pictures_are_taken_too(
+    house: OpenHouse, vendor: OpenAi
+) -> None:
+    async with house(vendor, is_working=False, MAX_BODY_BYTES="1024") as running:
+        body = {"model": "gpt-image-2", "prompt": "x" * 1024}
+        answer = await running.client.post("/v1/images/generations", json=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+        assert "1024 bytes" in answer.json()["error"]["message"]
 
 
 # -- Slow, cut and unknown clients.
