@@ -107,6 +107,7 @@ def _joined(routers: list[APIRouter], parts: Parts) -> FastAPI:
         routers,
         parts.accounts,
         version=version("darkroom"),
+        public_url=parts.settings.public_url,
         are_metrics_public=parts.settings.metrics_public,
         instruments=parts.http,
         tracing=parts.tracing,

@@ -11,6 +11,7 @@ from typing import Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -185,8 +186,10 @@ def in_imarouters_words(message: str) -> str:
 class ErrorBoundary:
     """ASGI middleware that turns every exception into an answer, or breaks off an answer already begun."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, public_url: str = "") -> None:
+        """`public_url`: how clients reach the gateway, for errors that say where a job is looked at."""
         self._app = app
+        self._public_url = public_url.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -197,7 +200,12 @@ class ErrorBoundary:
 
         async def watched(message: Message) -> None:
             nonlocal is_started
-            is_started = is_started or message["type"] == "http.response.start"
+            if message["type"] == "http.response.start":
+                is_started = True
+                headers = MutableHeaders(scope=message)
+                # Behind a proxy with a path of its own, a path alone leads elsewhere.
+                if headers.get("location", "").startswith("/"):
+                    headers["location"] = f"{self._public_url}{headers['location']}"
             await send(message)
 
         try:
@@ -209,7 +217,7 @@ class ErrorBoundary:
             if is_started:
                 raise
             problem = _problem_of_exception(exc, scope)
-            await error_response(problem, path=scope["path"])(scope, receive, send)
+            await error_response(problem, path=scope["path"])(scope, receive, watched)
 
 
 def _problem_of_exception(exc: Exception, scope: Scope) -> Problem:

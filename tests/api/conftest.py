@@ -212,7 +212,7 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
             files.router(Files(database, storage, signer), storage),
             uploads.router(Files(database, storage, signer), inputs, limits),
         ]
-        return create_app(routers, accounts, version="0.1.0")
+        return create_app(routers, accounts, version="0.1.0", public_url=PUBLIC_URL)
 
     worker = Worker(database, storage, events, rung, tmp_path)
     yield Gateway(holding(20), holding, database, accounts, service, worker, signer, storage)

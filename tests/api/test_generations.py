@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from app.db.tables.jobs import jobs
 from app.domain.failures import FailureKind
-from tests.api.conftest import PNG, Gateway
+from tests.api.conftest import PNG, PUBLIC_URL, Gateway
 
 PATH = "/v1/images/generations"
 PLAIN: dict[str, Any] = {"model": "gpt-image-2", "prompt": "a lighthouse"}
@@ -362,7 +362,7 @@ async def test_a_caller_is_sent_away_from_a_job_that_goes_on(
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (504, "job_still_running")
     assert answer.headers["x-should-retry"] == "true"
-    assert answer.headers["location"] == f"/v1/jobs/{error['job_id']}"
+    assert answer.headers["location"] == f"{PUBLIC_URL}/v1/jobs/{error['job_id']}"
     is_delivered, _ = await delivery(gateway, error["job_id"])
     assert not is_delivered
     await gateway.worker.rung()
