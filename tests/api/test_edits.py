@@ -226,7 +226,7 @@ async def test_json_takes_files_uploaded_and_made(house: OpenHouse, vendor: Open
         made = (await running.sdk.files.list()).data[0]
         assert made.id != uploaded.id
         vendor.reset()
-        second = await post_json(running, images=[{"file_id": made.id}])
+        second = await post_json(running, images=[{"file_id": made.id, "image_url": None}])
         assert second.status_code == 200, second.text
         (upload,) = sent(vendor)["files"]
         picture = await running.client.get(job["unsigned_urls"][0])
@@ -375,6 +375,7 @@ REFUSED: Final = {
     "a link with more": (
         json_of(images=[{"image_url": "https://a.test/", "detail": "high"}]), "invalid_value", "images[0]"
     ),
+    "no way": (json_of(images=[{"image_url": None, "file_id": None}]), "invalid_value", "images[0]"),
     "no string": (json_of(images=[{"image_url": 7}]), "invalid_value", "images[0]"),
     "no data": (
         json_of(images=[{"image_url": "data:image/png;base64,%%%"}]), "invalid_image", "images[0]"
