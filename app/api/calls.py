@@ -143,7 +143,10 @@ def _normalised(value: Json) -> Json:
 
 
 def _flag(request: Request, name: str) -> bool:
-    given = request.query_params.get(name, "").lower()
+    several = request.query_params.getlist(name) or [""]
+    if len(several) > 1:
+        raise InvalidValue(f"Invalid '{name}': it is given twice. Leave one out.", param=name)
+    given = several[0].lower()
     if given not in _TRUE | _FALSE:
         raise InvalidValue(f"Invalid value: {given!r}. Supported values are: 'true' and 'false'.", param=name)
     return given in _TRUE

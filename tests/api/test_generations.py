@@ -246,6 +246,7 @@ async def test_the_body_can_ask_for_the_job_too(gateway: Gateway, client: httpx2
         ("", {"async": True, "stream": True}),
         ("?async=true", {"async": False}),
         ("?async=false", {"async": True}),
+        ("?async=true&async=false", {}),
     ],
 )
 async def test_async_must_be_clear(client: httpx2.AsyncClient, query: str, body: dict[str, Any]) -> None:

@@ -213,6 +213,8 @@ async def test_lists_are_filtered(
         ("metadata[]=one", 400, "metadata"),
         ("metadata.album=one", 400, "metadata.album"),
         ("state=queued", 400, "state"),
+        ("status=queued&status=failed", 400, "status"),
+        ("metadata[album]=one&metadata[album]=two", 400, "metadata"),
     ],
 )
 async def test_bad_filters_are_refused(
