@@ -201,7 +201,9 @@ def _text(request: Request, fields: Fields, name: str) -> str | None:
 
 
 def _priority(request: Request, fields: Fields) -> int:
-    given = _text(request, fields, "priority") or "normal"
+    given = _text(request, fields, "priority")
+    if given is None:
+        return _PRIORITIES["normal"]
     if given not in _PRIORITIES:
         message = f"Invalid value: {given!r}. Supported values are: 'high', 'normal' and 'low'."
         raise InvalidValue(message, param="priority")

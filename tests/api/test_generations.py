@@ -203,6 +203,7 @@ async def test_a_bad_request_is_told_what_is_wrong(
         ({"idempotency-key": "k" * 256}, "Idempotency-Key"),
         ({"idempotency-key": "ü".encode("latin-1")}, "Idempotency-Key"),
         ({"x-darkroom-priority": "urgent"}, "priority"),
+        ({"x-darkroom-priority": ""}, "priority"),
         ({"x-darkroom-cancel-after-s": "soon"}, "cancel_after_s"),
         ({"x-darkroom-metadata": '{"a": 1}'}, "metadata"),
         ({"x-darkroom-metadata": "album=one"}, "metadata"),
