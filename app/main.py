@@ -54,7 +54,7 @@ def build_app(parts: Parts) -> FastAPI:
         files=settings.max_images + 1,
     )
     routers = [
-        generations.router(parts.jobs, answers, parts.catalog, max_body_bytes=settings.max_body_bytes),
+        generations.router(parts.jobs, answers, limits, parts.catalog),
         edits.router(parts.jobs, answers, parts.inputs, limits, parts.catalog),
         chat.router(parts.jobs, answers, parts.inputs, limits, parts.catalog),
         imarouter.router(parts.jobs, renderer, parts.inputs, limits, parts.catalog),
@@ -107,6 +107,7 @@ def _joined(routers: list[APIRouter], parts: Parts) -> FastAPI:
         routers,
         parts.accounts,
         version=version("darkroom"),
+        public_url=parts.settings.public_url,
         are_metrics_public=parts.settings.metrics_public,
         instruments=parts.http,
         tracing=parts.tracing,

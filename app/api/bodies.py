@@ -122,8 +122,8 @@ def check_framing(request: Request) -> None:
 
 def _refuse_size(max_bytes: int) -> NoReturn:
     raise RequestTooLarge(
-        f"The request body is too large: an endpoint that takes no pictures reads at most {max_bytes} bytes. More "
-        "(DARKROOM_MAX_BODY_BYTES) is for uploads."
+        f"The request body is too large: an endpoint that takes no pictures reads at most {max_bytes} bytes. What "
+        "DARKROOM_MAX_BODY_BYTES allows beyond that is for uploads."
     )
 
 

@@ -144,7 +144,10 @@ def _normalised(value: Json) -> Json:
 
 
 def _flag(request: Request, name: str) -> bool:
-    given = request.query_params.get(name, "").lower()
+    several = request.query_params.getlist(name) or [""]
+    if len(several) > 1:
+        raise InvalidValue(f"Invalid '{name}': it is given twice. Leave one out.", param=name)
+    given = several[0].lower()
     if given not in _TRUE | _FALSE:
         raise InvalidValue(f"Invalid value: {given!r}. Supported values are: 'true' and 'false'.", param=name)
     return given in _TRUE
@@ -199,7 +202,9 @@ def _text(request: Request, fields: Fields, name: str) -> str | None:
 
 
 def _priority(request: Request, fields: Fields) -> int:
-    given = _text(request, fields, "priority") or "normal"
+    given = _text(request, fields, "priority")
+    if given is None:
+        return PRIORITIES["normal"]
     if given not in PRIORITIES:
         message = f"Invalid value: {given!r}. Supported values are: 'high', 'normal' and 'low'."
         raise InvalidValue(message, param="priority")

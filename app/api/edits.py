@@ -140,12 +140,18 @@ def read_edit_json(document: dict[str, Any], limits: FormLimits) -> Wanted:
 
 
 def _reference(item: object, param: str) -> Source:
-    if not isinstance(item, Mapping) or len(item) != 1 or not set(item) <= {"image_url", "file_id"}:
+    # Null means not given here too: typed clients write out what they leave empty.
+    given = (
+        {name: value for name, value in item.items() if value is not None}
+        if isinstance(item, Mapping)
+        else {}
+    )
+    if len(given) != 1 or not set(given) <= {"image_url", "file_id"}:
         raise InvalidValue(
             f"Invalid '{param}': expected an object with exactly one of 'image_url' and 'file_id'.",
             param=param,
         )
-    ((kind, value),) = item.items()
+    ((kind, value),) = given.items()
     if kind == "image_url":
         return linked(value, param)
     if not isinstance(value, str) or not value:

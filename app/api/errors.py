@@ -11,6 +11,7 @@ from typing import Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
@@ -20,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.rates import rate_headers
 from app.api.rendering import status_of
 from app.db.engine import StoreUnavailable
-from app.domain.errors import GatewayError
+from app.domain.errors import GatewayError, UnknownParameter
 from app.jobs.errors import JobCancelled, ResultExpired
 from app.jobs.lifecycle import Status
 from app.jobs.records import Job
@@ -68,6 +69,16 @@ class RequestTooLarge(GatewayError):
     code = "request_too_large"
 
 
+class RangeNotSatisfiable(GatewayError):
+    """The asked range lies beyond the end of the file, which has `size_bytes` bytes."""
+
+    status = 416
+
+    def __init__(self, message: str, *, size_bytes: int) -> None:
+        super().__init__(message, param="Range")
+        self.size_bytes = size_bytes
+
+
 class NotFound(GatewayError):
     """Nothing is at this path."""
 
@@ -79,6 +90,8 @@ def problem_of(error: GatewayError) -> Problem:
     """What the client is told of an error of ours."""
     headers = {"www-authenticate": "Bearer"} if error.status == 401 else {}
     headers |= rate_headers(error.rates)
+    if isinstance(error, RangeNotSatisfiable):
+        headers["content-range"] = f"bytes */{error.size_bytes}"
     return Problem(
         status=error.status,
         code=error.code,
@@ -152,7 +165,10 @@ def error_response(problem: Problem, *, path: str = "") -> Response:
         headers["location"] = f"/v1/jobs/{problem.job_id}"
         headers["x-darkroom-job-id"] = problem.job_id
     if path.startswith(_IMAROUTER):
-        document: dict[str, object] = {"error": in_imarouters_words(problem.message), "code": problem.code}
+        # A name that nobody knows is the client's own, and `n` must not come back as `numImages`.
+        is_quoted = problem.code == UnknownParameter.code
+        message = problem.message if is_quoted else in_imarouters_words(problem.message)
+        document: dict[str, object] = {"error": message, "code": problem.code}
     else:
         document = error_document(problem)
     return JSONResponse(document, status_code=problem.status, headers=headers)
@@ -168,8 +184,10 @@ def in_imarouters_words(message: str) -> str:
 class ErrorBoundary:
     """ASGI middleware that turns every exception into an answer, or breaks off an answer already begun."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, public_url: str = "") -> None:
+        """`public_url`: how clients reach the gateway, for errors that say where a job is looked at."""
         self._app = app
+        self._public_url = public_url.rstrip("/")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -180,7 +198,12 @@ class ErrorBoundary:
 
         async def watched(message: Message) -> None:
             nonlocal is_started
-            is_started = is_started or message["type"] == "http.response.start"
+            if message["type"] == "http.response.start":
+                is_started = True
+                headers = MutableHeaders(scope=message)
+                # Behind a proxy with a path of its own, a path alone leads elsewhere.
+                if headers.get("location", "").startswith("/"):
+                    headers["location"] = f"{self._public_url}{headers['location']}"
             await send(message)
 
         try:
@@ -192,7 +215,7 @@ class ErrorBoundary:
             if is_started:
                 raise
             problem = _problem_of_exception(exc, scope)
-            await error_response(problem, path=scope["path"])(scope, receive, send)
+            await error_response(problem, path=scope["path"])(scope, receive, watched)
 
 
 def _problem_of_exception(exc: Exception, scope: Scope) -> Problem:

@@ -9,14 +9,15 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response, StreamingResponse
 
 from app.api.authentication import caller_of, is_signed_link
+from app.api.errors import RangeNotSatisfiable
 from app.api.schemas import BEARER, ERRORS, FileObject, header, query
 from app.assets.files import Files
 from app.assets.records import Asset
 from app.assets.storage import Storage
-from app.domain.errors import GatewayError
 from app.domain.pictures import PictureFormat
 
 _RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,15})-([0-9]{0,15})|-([0-9]{1,15}))")
+_ETAG: Final = re.compile(r'"[^"]*"')
 _DOCUMENTATION: Final[dict[str, Any]] = {
     "parameters": [
         query("exp", "Of a signed link: until when it works, in Unix seconds.", {"type": "string"}),
@@ -26,22 +27,16 @@ _DOCUMENTATION: Final[dict[str, Any]] = {
         ),
         header("Range", "One range of bytes; several are answered with the whole file."),
         header("If-Range", "An ETag: the range counts only while it is the file's."),
-        header("If-None-Match", "An ETag: 304 while it is the file's."),
+        header("If-None-Match", "ETags, or `*`: 304 while one of them is the file's."),
     ]
 }
-
-
-class RangeNotSatisfiable(GatewayError):
-    """The asked range lies beyond the end of the file."""
-
-    status = 416
-    code = "invalid_value"
 
 
 def router(files: Files, storage: Storage) -> APIRouter:
     """Build the endpoints."""
     routes = APIRouter(prefix="/v1/files", tags=["files"], dependencies=[BEARER], responses=ERRORS)
 
+    @routes.head("/{file_id}", include_in_schema=False)
     @routes.get(
         "/{file_id}",
         summary="Look at a file",
@@ -88,7 +83,7 @@ def file_object(asset: Asset) -> dict[str, object]:
 
 async def _download(request: Request, asset: Asset, storage: Storage) -> Response:
     headers = _headers(asset)
-    if request.headers.get("if-none-match") in {headers["etag"], "*"}:
+    if _is_known(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
     size_bytes = await storage.size(asset.key)
     start, length = _asked_range(request, headers["etag"], size_bytes)
@@ -126,6 +121,12 @@ def _headers(asset: Asset) -> dict[str, str]:
     }
 
 
+def _is_known(request: Request, etag: str) -> bool:
+    """Whether the client has the file already: it names one ETag or several, which proxies that recode make weak."""
+    given = request.headers.get("if-none-match", "")
+    return given.strip() == "*" or etag in _ETAG.findall(given)
+
+
 def _asked_range(request: Request, etag: str, size_bytes: int) -> tuple[int, int | None]:
     """The first byte and the number of bytes asked for; None for the whole file.
 
@@ -135,7 +136,8 @@ def _asked_range(request: Request, etag: str, size_bytes: int) -> tuple[int, int
         RangeNotSatisfiable: it begins beyond the end.
     """
     match = _RANGE.fullmatch(request.headers.get("range", ""))
-    if match is None or request.headers.get("if-range", etag) != etag:
+    # A part is defined for GET alone (RFC 9110, 14.2): HEAD is there to learn the whole size.
+    if match is None or request.method != "GET" or request.headers.get("if-range", etag) != etag:
         return 0, None
     if match[3] is not None:
         start, end = max(0, size_bytes - int(match[3])), size_bytes - 1
@@ -143,7 +145,7 @@ def _asked_range(request: Request, etag: str, size_bytes: int) -> tuple[int, int
         start, end = int(match[1]), min(int(match[2] or size_bytes), size_bytes - 1)
     if start >= size_bytes:
         message = f"Invalid Range: the file has {size_bytes} bytes, and byte {start} is beyond its end."
-        raise RangeNotSatisfiable(message, param="Range")
+        raise RangeNotSatisfiable(message, size_bytes=size_bytes)
     if end < start:
         return 0, None
     return start, end - start + 1

@@ -185,7 +185,7 @@ class _Reader:
                 raise InvalidValue(f"The form has more than {_MAX_FIELDS} fields.", param=name)
             return
         if len(self.form.files) >= self._limits.files:
-            raise InvalidValue(f"The form has more than {self._limits.files} files.", param=name)
+            raise InvalidValue(f"The form has more than {self._limits.files} files.", param=field_of(name))
         self._filename = disposition.get_filename("") or "upload"
         self._path = self._folder / new_id("part")
         self._file = self._path.open("xb")
@@ -202,7 +202,7 @@ class _Reader:
         self._size_bytes += len(piece)
         if self._size_bytes > self._limits.file_bytes:
             raise RequestTooLarge(
-                f"The file has more than {self._limits.file_bytes} bytes.", param=self._name
+                f"The file has more than {self._limits.file_bytes} bytes.", param=field_of(self._name)
             )
         self._file.write(piece)
         self._digest.update(piece)

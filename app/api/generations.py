@@ -9,6 +9,7 @@ from app.api.answers import Answers
 from app.api.authentication import caller_of
 from app.api.bodies import MAX_JSON_BYTES, read_json_object
 from app.api.calls import fingerprint_of, read_options
+from app.api.forms import FormLimits
 from app.api.parameters import Fields, read_generation
 from app.api.retirement import announce
 from app.api.schemas import (
@@ -34,11 +35,10 @@ _DOCUMENTATION: Final[dict[str, Any]] = {
 }
 
 
-def router(
-    jobs: JobService, answers: Answers, catalog: CurrentCatalog, *, max_body_bytes: int = MAX_JSON_BYTES
-) -> APIRouter:
-    """Build the endpoint. A body is bounded by `MAX_JSON_BYTES` as well, whatever is taken elsewhere."""
+def router(jobs: JobService, answers: Answers, limits: FormLimits, catalog: CurrentCatalog) -> APIRouter:
+    """Build the endpoint; of `limits`, only those of a whole body matter to one without pictures."""
     routes = APIRouter(tags=["images"], dependencies=[BEARER])
+    max_bytes = min(MAX_JSON_BYTES, limits.total_bytes)
 
     @routes.post(
         _PATH,
@@ -52,7 +52,7 @@ def router(
     )
     async def generate(request: Request) -> Response:
         """Make pictures. A synchronous call is held until they are there; the job survives a lost connection."""
-        document = await read_json_object(request, max_bytes=min(max_body_bytes, MAX_JSON_BYTES))
+        document = await read_json_object(request, max_bytes=max_bytes)
         fields = Fields(document)
         options = read_options(request, fields)
         wanted = read_generation(fields)

@@ -76,6 +76,7 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
     """Build the endpoints."""
     routes = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[BEARER], responses=ERRORS)
 
+    @routes.head("/{job_id}", include_in_schema=False)
     @routes.get(
         "/{job_id}",
         summary="Look at a job",
@@ -94,6 +95,7 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
             return JSONResponse(imarouter.job_document(view, renderer), headers=headers)
         return JSONResponse(renderer.job(view), headers=headers)
 
+    @routes.head("", include_in_schema=False)
     @routes.get(
         "",
         summary="List jobs, newest first",
@@ -138,6 +140,7 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
         """Cancel a job. What was sent to a vendor already is followed to its end, and its cost is booked."""
         return JSONResponse(renderer.job(await jobs.cancel(job_id, caller_of(request).team_id)))
 
+    @routes.head("/{job_id}/result", include_in_schema=False)
     @routes.get(
         "/{job_id}/result",
         summary="Collect a job's result",
@@ -153,6 +156,7 @@ def router(jobs: JobService, answers: Answers, renderer: Renderer, catalog: Curr
         """Collect what a synchronous call would have got."""
         return await answers.result(await jobs.view(job_id, caller_of(request).team_id))
 
+    @routes.head("/{job_id}/content", include_in_schema=False)
     @routes.get(
         "/{job_id}/content",
         summary="Go to one of a job's pictures",

@@ -30,6 +30,7 @@ _MORE: Final[Mapping[tuple[str, str], frozenset[int]]] = {
     ("get", "/v1/jobs"): frozenset({404}),
     ("post", "/v1/jobs/{job_id}/cancel"): frozenset({409}),
     ("delete", "/v1/jobs/{job_id}"): frozenset({409}),
+    ("get", "/v1/models/{model_id}"): frozenset({403}),
     ("get", "/v1/files"): frozenset({404}),
     ("get", "/v1/files/{file_id}/content"): frozenset({304, 403, 416}),
     ("post", "/admin/v1/jobs/{job_id}/cancel"): frozenset({409}),
@@ -124,8 +125,10 @@ _HEADERS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "sunset": ("When the model retires.", _TEXT),
     "x-ratelimit-limit-requests": ("Requests a minute, where there is a limit.", _NUMBER),
     "x-ratelimit-remaining-requests": ("How many of them are left.", _NUMBER),
+    "x-ratelimit-reset-requests": ("Until all of them are there again, such as `1m30s`.", _TEXT),
     "x-ratelimit-limit-images": ("Pictures a minute, where there is a limit.", _NUMBER),
     "x-ratelimit-remaining-images": ("How many of them are left.", _NUMBER),
+    "x-ratelimit-reset-images": ("Until all of them are there again, such as `1m30s`.", _TEXT),
 }
 _OF_JOBS: Final = ("x-darkroom-job-id", "idempotency-replayed", "idempotency-expires")
 _OF_RESULTS: Final = ("x-darkroom-upstream", "x-darkroom-attempts", "x-darkroom-cost-usd")

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection
 from typing import Final
 
@@ -79,6 +80,7 @@ def refuse_others(request: Request, known: Collection[str], *, bracketed: str | 
 
     Raises:
         UnknownParameter: there is one.
+        InvalidValue: one is given twice, and only the last would be read.
     """
     form = re.compile(rf"{re.escape(bracketed)}\[[^\[\]]+\]" if bracketed else r"(?!)")
     unknown = next(
@@ -88,6 +90,11 @@ def refuse_others(request: Request, known: Collection[str], *, bracketed: str | 
         names = [*known, f"{bracketed}[key]"] if bracketed else list(known)
         message = f"Unknown parameter: {unknown!r}. This list takes: {', '.join(names)}."
         raise UnknownParameter(message, param=unknown.partition("[")[0] or unknown)
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if times > 1:
+            raise InvalidValue(
+                f"Invalid '{name}': it is given twice. Leave one out.", param=name.partition("[")[0]
+            )
 
 
 def bracketed(request: Request, name: str) -> dict[str, str]:

@@ -18,6 +18,8 @@ _EXAMPLE_URL: Final = (
     "AABJRU5ErkJggg=="
 )
 Size: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")]
+_WEB: Final = "^https?://"
+WebhookUrl: TypeAlias = Annotated[str, StringConstraints(pattern=_WEB)]
 Metadata: TypeAlias = Annotated[
     dict[
         Annotated[str, StringConstraints(pattern=r'^[^\[\]"\\\x00-\x1f\x7f]+$', max_length=64)],
@@ -61,6 +63,7 @@ class GenerationRequest(BaseModel):
         None, alias="async", description="As `async` in the query; not with `stream`."
     )
     metadata: Metadata | None = Field(None, description="Up to 16 pairs, kept with the job.")
+    webhook_url: WebhookUrl | None = Field(None, description="Who is told how the job ended.")
     priority: Literal["high", "normal", "low"] | None = Field(None, description="Within the team's own jobs.")
     cancel_after_s: float | None = Field(
         None, gt=0, description="Seconds after which the job is cancelled, unless it is final by then."
@@ -68,13 +71,12 @@ class GenerationRequest(BaseModel):
 
 
 class ImageReference(BaseModel):
-    """A picture to edit, named in one of two ways."""
+    """A picture to edit, named in exactly one of two ways."""
 
-    # What pydantic cannot say: exactly one of them.
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1, "maxProperties": 1})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
 
-    image_url: str = Field("", min_length=1, description="An `https:` or a `data:` URL.")
-    file_id: str = Field("", min_length=1, description="An upload or a result: `POST /v1/files`.")
+    image_url: str | None = Field(None, min_length=1, description="An `https:` or a `data:` URL.")
+    file_id: str | None = Field(None, min_length=1, description="An upload or a result: `POST /v1/files`.")
 
 
 class EditRequest(GenerationRequest):
@@ -241,6 +243,9 @@ class ImaRouterGeneration(BaseModel):
     quality: str | None = Field(None, description="`low`, `medium` or `high`.")
     numImages: int | None = Field(None, ge=1, le=10)  # noqa: N815 - a name of the API
     outputFormat: str | None = Field(None, description="`png`, `jpeg` or `webp`.")  # noqa: N815 - a name of the API
+    webhookUrl: WebhookUrl | None = Field(  # noqa: N815 - a name of the API
+        None, description="Who is told how the job ended."
+    )
 
 
 class ImaRouterEdit(ImaRouterGeneration):
@@ -536,6 +541,11 @@ _METADATA: Final = header(
     "As `metadata` in the body: a JSON object.",
     {"type": "string", "example": '{"order": "4711"}'},
 )
+_WEBHOOK_URL: Final = header(
+    "x-darkroom-webhook-url",
+    "As `webhook_url` in the body: who is told how the job ended.",
+    {"type": "string", "pattern": _WEB},
+)
 _PRIORITY: Final = header(
     "x-darkroom-priority", "As `priority` in the body.", {"type": "string", "enum": ["high", "normal", "low"]}
 )
@@ -544,7 +554,7 @@ _CANCEL_AFTER: Final = header(
     "As `cancel_after_s` in the body: seconds after which the job is cancelled, unless it is final by then.",
     {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,6})?$", "example": "90"},
 )
-JOB_HEADERS: Final = [IDEMPOTENCY_KEY, _METADATA, _PRIORITY, _CANCEL_AFTER]
+JOB_HEADERS: Final = [IDEMPOTENCY_KEY, _METADATA, _WEBHOOK_URL, _PRIORITY, _CANCEL_AFTER]
 """What a call that makes a job may say of it in headers."""
 CALL_PARAMETERS: Final = [
     query("async", "Answer with the job instead of its result.", {"type": "boolean", "default": False}),

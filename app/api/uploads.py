@@ -108,6 +108,7 @@ def router(files: Files, inputs: Inputs, limits: FormLimits) -> APIRouter:
                 kept.is_owned = True
         return JSONResponse(file_object(asset))
 
+    @routes.head("", include_in_schema=False)
     @routes.get(
         "",
         summary="List files",

@@ -76,6 +76,14 @@ def _fault(attempts: Sequence[Attempt]) -> GatewayError:
             f"The request was rejected by the safety system of upstream {blamed.upstream!r}. Change the prompt or the "
             "input pictures; repeating it will not help."
         )
+    lacking = [item for item in attempts if item.failure is FailureKind.UNSUPPORTED and item.param]
+    if lacking and not blamed.param:
+        # Some vendors do not say what is wrong; those asked before them did.
+        return UnsupportedParameter(
+            f"Upstream {lacking[-1].upstream!r} does not support the parameter {lacking[-1].param!r}, and upstream "
+            f"{blamed.upstream!r} rejected the request as invalid.",
+            param=lacking[-1].param,
+        )
     named = f" because of the parameter {blamed.param!r}" if blamed.param else ""
     return InvalidValue(
         f"Upstream {blamed.upstream!r} rejected the request as invalid{named}.", param=blamed.param

@@ -197,7 +197,7 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
         answers = Answers(service, storage, renderer, sync_timeout_s=sync_timeout_s, heartbeat_s=heartbeat_s)
         routers = [
             health.router({}, tuple),
-            generations.router(service, answers, catalog),
+            generations.router(service, answers, limits, catalog),
             edits.router(service, answers, inputs, limits, catalog),
             chat.router(service, answers, inputs, limits, catalog),
             imarouter.router(service, renderer, inputs, limits, catalog),
@@ -207,7 +207,7 @@ async def gateway(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Gateway]:
             files.router(Files(database, storage, signer), storage),
             uploads.router(Files(database, storage, signer), inputs, limits),
         ]
-        return create_app(routers, accounts, version="0.1.0")
+        return create_app(routers, accounts, version="0.1.0", public_url=PUBLIC_URL)
 
     worker = Worker(database, storage, events, rung, tmp_path)
     yield Gateway(holding(20), holding, database, accounts, service, worker, signer, storage)

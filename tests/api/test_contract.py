@@ -5,6 +5,7 @@ Schemathesis makes them up, the same ones every time; `make fuzz` makes up more.
 
 import asyncio
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -110,6 +111,13 @@ def _told(info: CheckFailureInfo) -> str:
     return f"{failure.operation}: {failure.title}\n{failure.message}\n{info.code_sample}"
 
 
+async def no_such_name(_client: object, host: str, _port: int) -> list[str]:
+    """A name server for webhooks to hosts that were made up: it knows addresses alone."""
+    if ":" in host:
+        return [host]
+    raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+
 @pytest.mark.journey
 @pytest.mark.timeout(600)
 # The gateway, which draws lots on other threads meanwhile, is no strategy.
@@ -122,6 +130,7 @@ async def test_every_request_is_answered_as_documented(
     settings = write_settings(monkeypatch, tmp_path, catalog, database_url=sqlite_url, LOG_LEVEL="error")
     # Each operation is asked with a wrong key too, and 401 is expected however many were before.
     monkeypatch.setattr("app.accounts.service.FAILURES_PER_MINUTE", 10_000)
+    monkeypatch.setattr("app.kit.http.GuardedClient._look_up", no_such_name)
     async with open_kitchen(settings) as kitchen, serving(build_app(kitchen.parts)) as address:
         found = await asyncio.to_thread(problems, address, part)
     assert not found, "\n".join(found)
@@ -137,6 +146,28 @@ async def test_every_operation_documents_its_errors_with_an_example(anonymous: h
                 assert "x-request-id" in response["headers"], place
                 if status >= "400" and path != "/readyz":
                     assert response["content"]["application/json"]["schema"], place
+
+
+async def test_what_a_call_may_say_of_its_job_is_documented(anonymous: httpx2.AsyncClient) -> None:
+    document = (await anonymous.get("/openapi.json")).json()
+    options = {"webhook_url", "metadata", "priority", "cancel_after_s"}
+    for path in ("/v1/images/generations", "/v1/images/edits", "/v1/image/{model}/generate"):
+        operation = document["paths"][path]["post"]
+        headers = {item["name"] for item in operation["parameters"] if item["in"] == "header"}
+        assert {f"x-darkroom-{name.replace('_', '-')}" for name in options} <= headers, path
+    for path, names in (
+        ("/v1/images/generations", options),
+        ("/v1/images/edits", options),
+        ("/v1/image/{model}/generate", {"webhookUrl"}),
+        ("/v1/image/{model}/edit", {"webhookUrl"}),
+    ):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert names <= body["schema"]["properties"].keys(), path
+
+
+async def test_a_model_that_a_key_may_not_see_is_documented(anonymous: httpx2.AsyncClient) -> None:
+    document = (await anonymous.get("/openapi.json")).json()
+    assert "403" in document["paths"]["/v1/models/{model_id}"]["get"]["responses"]
 
 
 async def test_what_wants_a_key_says_so_and_is_closed_without_one(anonymous: httpx2.AsyncClient) -> None:

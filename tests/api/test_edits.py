@@ -226,7 +226,7 @@ async def test_json_takes_files_uploaded_and_made(house: OpenHouse, vendor: Open
         made = (await running.sdk.files.list()).data[0]
         assert made.id != uploaded.id
         vendor.reset()
-        second = await post_json(running, images=[{"file_id": made.id}])
+        second = await post_json(running, images=[{"file_id": made.id, "image_url": None}])
         assert second.status_code == 200, second.text
         (upload,) = sent(vendor)["files"]
         picture = await running.client.get(job["unsigned_urls"][0])
@@ -375,6 +375,7 @@ REFUSED: Final = {
     "a link with more": (
         json_of(images=[{"image_url": "https://a.test/", "detail": "high"}]), "invalid_value", "images[0]"
     ),
+    "no way": (json_of(images=[{"image_url": None, "file_id": None}]), "invalid_value", "images[0]"),
     "no string": (json_of(images=[{"image_url": 7}]), "invalid_value", "images[0]"),
     "no data": (
         json_of(images=[{"image_url": "data:image/png;base64,%%%"}]), "invalid_image", "images[0]"
@@ -479,6 +480,7 @@ async def test_a_body_in_chunks_is_refused_where_it_passes_the_limit(
     "setting, body, status, code, param",
     [
         ("MAX_IMAGE_BYTES=1500", form_of(("image", File(SAMPLES["png-palette"]))), 413, "request_too_large", "image"),
+        ("MAX_IMAGE_BYTES=1500", form_of(("image[]", File(SAMPLES["png-palette"]))), 413, "request_too_large", "image"),
         (
             "MAX_IMAGE_BYTES=1500", json_of(images=[{"image_url": data_url(SAMPLES["png-palette"])}]),
             413, "request_too_large", "images[0]",
@@ -507,11 +509,14 @@ async def test_settings_bound_what_is_taken(
         assert await running.stored() == []
 
 
-async def test_the_setting_bounds_bodies_without_pictures_too(house: OpenHouse, vendor: OpenAi) -> None:
+async def test_the_bound_of_a_body_holds_where_no_pictures_are_taken_too(
+    house: OpenHouse, vendor: OpenAi
+) -> None:
     async with house(vendor, is_working=False, MAX_BODY_BYTES="1024") as running:
-        wanted = {"model": "gpt-image-2", "prompt": "x" * 1024}
-        answer = await running.client.post("/v1/images/generations", json=wanted)
+        body = {"model": "gpt-image-2", "prompt": "x" * 1024}
+        answer = await running.client.post("/v1/images/generations", json=body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+        assert "1024 bytes" in answer.json()["error"]["message"]
 
 
 # -- Slow, cut and unknown clients.

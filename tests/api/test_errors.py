@@ -61,7 +61,7 @@ def failing() -> APIRouter:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    app = create_app([failing()], known_accounts(), version="0")
+    app = create_app([failing()], known_accounts(), version="0", public_url="https://gateway.test/darkroom/")
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://test", headers=AUTHORIZED) as made:
         yield made
@@ -92,7 +92,7 @@ async def test_an_error_about_a_job_says_where_the_job_is(client: httpx2.AsyncCl
     answer = await client.get("/v1/running")
     assert answer.status_code == 504
     assert answer.json()["error"]["job_id"] == "job_1"
-    assert answer.headers["location"] == "/v1/jobs/job_1"
+    assert answer.headers["location"] == "https://gateway.test/darkroom/v1/jobs/job_1"
     assert answer.headers["x-darkroom-job-id"] == "job_1"
     assert answer.headers["retry-after"] == "1"
 

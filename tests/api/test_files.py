@@ -71,6 +71,17 @@ async def test_a_head_request_gets_the_headers_alone(client: httpx2.AsyncClient,
     assert answer.headers["content-type"] == "image/png"
 
 
+async def test_what_is_known_of_files_can_be_asked_for_with_head(
+    client: httpx2.AsyncClient, picture: Asset
+) -> None:
+    for path in ("/v1/files", f"/v1/files/{picture.id}"):
+        looked, knocked = await client.get(path), await client.head(path)
+        assert (knocked.status_code, knocked.headers["content-length"]) == (
+            200,
+            looked.headers["content-length"],
+        )
+
+
 async def test_a_signed_link_needs_no_key(anonymous: httpx2.AsyncClient, picture: Asset) -> None:
     answer = await anonymous.get(link(picture))
     assert (answer.status_code, answer.content) == (200, PNG)
@@ -104,13 +115,20 @@ async def test_another_teams_file_is_no_different_from_none(
         assert foreign.text.replace(picture.id, "file_0") == absent.text
 
 
+@pytest.mark.parametrize("known", ["{}", "W/{}", '"another", {}', '"another",W/{}', "*"])
 async def test_what_a_browser_has_already_is_not_sent_again(
-    client: httpx2.AsyncClient, picture: Asset
+    client: httpx2.AsyncClient, picture: Asset, known: str
 ) -> None:
     path = f"/v1/files/{picture.id}/content"
     etag = (await client.get(path)).headers["etag"]
-    answer = await client.get(path, headers={"if-none-match": etag})
+    answer = await client.get(path, headers={"if-none-match": known.format(etag)})
     assert (answer.status_code, answer.content) == (304, b"")
+
+
+async def test_what_a_browser_has_not_is_sent(client: httpx2.AsyncClient, picture: Asset) -> None:
+    for known in ('"another"', 'W/"another", "third"', picture.id, ""):
+        answer = await client.get(f"/v1/files/{picture.id}/content", headers={"if-none-match": known})
+        assert (answer.status_code, answer.content) == (200, PNG), known
 
 
 @pytest.mark.parametrize(
@@ -142,6 +160,14 @@ async def test_a_part_beyond_the_end_is_refused(
 ) -> None:
     answer = await client.get(f"/v1/files/{picture.id}/content", headers={"range": asked})
     assert answer.status_code == 416
+    assert answer.headers["content-range"] == f"bytes */{len(PNG)}"
+
+
+async def test_a_head_request_has_no_parts(client: httpx2.AsyncClient, picture: Asset) -> None:
+    for asked in ("bytes=0-9", "bytes=99999999-"):
+        answer = await client.head(f"/v1/files/{picture.id}/content", headers={"range": asked})
+        assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(PNG)))
+        assert "content-range" not in answer.headers
 
 
 async def test_a_changed_file_would_be_sent_whole(client: httpx2.AsyncClient, picture: Asset) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from app.db.tables.jobs import jobs
 from app.domain.failures import FailureKind
-from tests.api.conftest import PNG, Gateway
+from tests.api.conftest import PNG, PUBLIC_URL, Gateway
 
 PATH = "/v1/images/generations"
 PLAIN: dict[str, Any] = {"model": "gpt-image-2", "prompt": "a lighthouse"}
@@ -203,6 +203,7 @@ async def test_a_bad_request_is_told_what_is_wrong(
         ({"idempotency-key": "k" * 256}, "Idempotency-Key"),
         ({"idempotency-key": "ü".encode("latin-1")}, "Idempotency-Key"),
         ({"x-darkroom-priority": "urgent"}, "priority"),
+        ({"x-darkroom-priority": ""}, "priority"),
         ({"x-darkroom-cancel-after-s": "soon"}, "cancel_after_s"),
         ({"x-darkroom-metadata": '{"a": 1}'}, "metadata"),
         ({"x-darkroom-metadata": "album=one"}, "metadata"),
@@ -246,6 +247,7 @@ async def test_the_body_can_ask_for_the_job_too(gateway: Gateway, client: httpx2
         ("", {"async": True, "stream": True}),
         ("?async=true", {"async": False}),
         ("?async=false", {"async": True}),
+        ("?async=true&async=false", {}),
     ],
 )
 async def test_async_must_be_clear(client: httpx2.AsyncClient, query: str, body: dict[str, Any]) -> None:
@@ -362,7 +364,7 @@ async def test_a_caller_is_sent_away_from_a_job_that_goes_on(
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (504, "job_still_running")
     assert answer.headers["x-should-retry"] == "true"
-    assert answer.headers["location"] == f"/v1/jobs/{error['job_id']}"
+    assert answer.headers["location"] == f"{PUBLIC_URL}/v1/jobs/{error['job_id']}"
     is_delivered, _ = await delivery(gateway, error["job_id"])
     assert not is_delivered
     await gateway.worker.rung()

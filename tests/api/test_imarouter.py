@@ -215,6 +215,14 @@ async def test_errors_name_parameters_as_this_api_does(
         assert foreign not in told
 
 
+@pytest.mark.parametrize("foreign", ["n", "size", "output_format", "webhook_url", "mask"])
+async def test_an_unknown_parameter_is_named_as_the_client_wrote_it(
+    client: httpx2.AsyncClient, foreign: str
+) -> None:
+    answer = await client.post(GENERATE, json={**PLAIN, foreign: "x"})
+    assert answer.json() == {"error": f"Unknown parameter: '{foreign}'.", "code": "unknown_parameter"}
+
+
 async def test_a_missing_key_is_told_in_the_same_form(anonymous: httpx2.AsyncClient) -> None:
     answer = await anonymous.post(GENERATE, json=PLAIN)
     assert (answer.status_code, answer.json()["code"]) == (401, "invalid_api_key")

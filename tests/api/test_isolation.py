@@ -43,7 +43,7 @@ NAMES_NOTHING: Final = frozenset({
     "input_fidelity", "limit", "modalities", "model", "moderation", "n", "numImages", "output_compression",
     "output_format", "outputFormat", "partial_images", "Prefer", "priority", "prompt", "purpose", "quality", "Range",
     "response_format", "role", "safety_identifier", "size", "status", "stream", "user", "wait", "width",
-    "x-darkroom-cancel-after-s", "x-darkroom-priority",
+    "webhook_url", "webhookUrl", "x-darkroom-cancel-after-s", "x-darkroom-priority", "x-darkroom-webhook-url",
 })  # fmt: skip
 
 ASKED_WITHOUT_A_TEAM: Final = {

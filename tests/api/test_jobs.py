@@ -213,6 +213,8 @@ async def test_lists_are_filtered(
         ("metadata[]=one", 400, "metadata"),
         ("metadata.album=one", 400, "metadata.album"),
         ("state=queued", 400, "state"),
+        ("status=queued&status=failed", 400, "status"),
+        ("metadata[album]=one&metadata[album]=two", 400, "metadata"),
     ],
 )
 async def test_bad_filters_are_refused(
@@ -469,3 +471,18 @@ async def test_a_watcher_that_has_seen_the_end_is_told_not_to_come_back(
     _, last, _ = events_of((await client.get(path)).text)[-1]
     answer = await client.get(path, headers={"last-event-id": "-".join(map(str, last))})
     assert (answer.status_code, answer.content) == (204, b"")
+
+
+async def test_a_job_can_be_asked_for_with_head(gateway: Gateway, client: httpx2.AsyncClient) -> None:
+    job_id = await submitted(client)
+    await gateway.worker.finish()
+    for path, status in (
+        ("", 200),
+        (f"/{job_id}", 200),
+        (f"/{job_id}/result", 200),
+        (f"/{job_id}/content", 302),
+    ):
+        looked, knocked = await client.get(f"/v1/jobs{path}"), await client.head(f"/v1/jobs{path}")
+        assert knocked.status_code == looked.status_code == status, path
+        assert knocked.headers.get("location") == looked.headers.get("location")
+        assert knocked.headers["content-length"] == looked.headers["content-length"]

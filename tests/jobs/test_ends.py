@@ -16,6 +16,7 @@ from tests.kitchen import Kitchen, catalog_of, open_kitchen, write_settings
 from tests.simulators.openai import OpenAi
 from tests.simulators.server import Simulator
 from tests.simulators.therouter import TheRouter
+from tests.simulators.vercel import Vercel
 
 Open = Callable[..., AbstractAsyncContextManager[Kitchen]]
 
@@ -120,6 +121,22 @@ async def test_the_last_vendor_that_may_be_asked_fails_safely_and_so_all_have_fa
         # The next one asks nobody.
         ended = await running.served(await running.order())
         assert (ended.attempts, code_of(ended)) == ((), "upstream_unavailable")
+
+
+async def test_a_vendor_that_does_not_say_what_is_wrong_is_understood_by_those_before_it(
+    kitchen: Open,
+) -> None:
+    async with (
+        OpenAi(api_key="sk-test") as plain,
+        Vercel(api_key="vck-test") as vague,
+        kitchen(plain, vague) as running,
+    ):
+        view = await running.served(
+            await running.order("[[openai@unknown_parameter:style]] [[vercel@invalid_value]]")
+        )
+        assert [attempt.failure for attempt in view.attempts] == ["unsupported", "invalid"]
+        assert view.job.error is not None
+        assert (view.job.error["code"], view.job.error["param"]) == ("unsupported_parameter", "style")
 
 
 @pytest.mark.parametrize("switch", ["off", "draining"])
