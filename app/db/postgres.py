@@ -35,7 +35,7 @@ _KEPT_LENGTH: Final = 64
 """How many values the lists of a statement have at most that is kept with them written out."""
 _RECYCLED_AFTER_S: Final = 1800.0
 _PARTING_S: Final = 0.5
-_BREAKS: Final = (OSError, TimeoutError, asyncpg.InterfaceError)
+_BREAKS: Final = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """After these nobody knows what is under way on a connection."""
 
 _ABOUT_VALUES: Final = "22"
@@ -104,10 +104,9 @@ class PostgresConnection:
     def _translated(self) -> Iterator[None]:
         """Name what broke, in words that hold no value: what nobody expected is logged."""
         try:
-            yield
+            with _while_connected(self.driver):
+                yield
         except asyncpg.InterfaceError as exc:
-            if self.driver.is_closed():
-                raise ConnectionError("the connection to the database is gone") from exc
             if isinstance(exc, ValueError):  # the driver's own DataError, which quotes the value
                 raise UnusableValue(str(exc).partition(":")[0]) from None
             raise
@@ -121,6 +120,21 @@ class PostgresConnection:
     def _tell(self, sql: str, values: Sequence[Any]) -> None:
         for observer in self._observers:
             observer(sql, values)
+
+
+@contextlib.contextmanager
+def _while_connected(driver: asyncpg.Connection) -> Iterator[None]:
+    """Tell a connection that is gone from a mistake of ours."""
+    try:
+        yield
+    except asyncpg.InternalClientError as exc:
+        # A server that shuts down says so between two statements, where the driver expects nothing; until the end of
+        # the connection arrives as well, it is out of step.
+        raise ConnectionError("the connection to the database is out of step") from exc
+    except asyncpg.InterfaceError as exc:
+        if driver.is_closed():
+            raise ConnectionError("the connection to the database is gone") from exc
+        raise
 
 
 class Pool:
@@ -213,7 +227,8 @@ class Pool:
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection for a transaction, committed at the end and taken back when its user fails."""
         async with self.lent() as driver:
-            await driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            with _while_connected(driver):
+                await driver.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             try:
                 yield driver
             except _BREAKS:
@@ -222,7 +237,8 @@ class Pool:
                 with contextlib.suppress(*_BREAKS, asyncpg.PostgresError):
                     await driver.execute("ROLLBACK")
                 raise
-            await driver.execute("COMMIT")
+            with _while_connected(driver):
+                await driver.execute("COMMIT")
 
     def _keep_if_fit(self, driver: asyncpg.Connection) -> None:
         if driver.is_closed() or driver.is_in_transaction():

@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
 from app.db.engine import Database, StoreUnavailable
+from tests.chaos.faultproxy import FaultProxy, Toxic, Way
 from tests.harness.servers import PostgresServer
 
 pytestmark = pytest.mark.timeout(90)
@@ -101,6 +103,52 @@ async def test_a_transaction_that_is_cut_off_says_that_nothing_is_known_of_it(
 
     with pytest.raises(StoreUnavailable):
         await cut_off()
+
+
+class HeldEnd(Toxic):
+    """Passes what is said, and never that the connection has ended."""
+
+    way: Way = "down"
+
+    def __init__(self) -> None:
+        self.is_reached = asyncio.Event()
+
+    async def closing(self) -> None:
+        self.is_reached.set()
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("is_amid", [False, True])
+async def test_a_goodbye_between_two_statements_is_an_outage(server: PostgresServer, is_amid: bool) -> None:
+    end = HeldEnd()
+    admin = await asyncpg.connect(server.url)
+
+    async def say_goodbye() -> None:
+        await admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        await end.is_reached.wait()
+        await admin.fetchval("SELECT 1")  # a turn of the loop, in which the goodbye is read
+
+    async def use(database: Database) -> None:
+        async with database.transaction() as connection:
+            if is_amid:
+                await connection.execute(text("SELECT 1"))
+                await say_goodbye()
+            await connection.execute(text("SELECT 1"))
+
+    async with FaultProxy.before(server.url) as proxy:
+        database = Database(proxy.url(server.url))
+        await ask(database)
+        with proxy.toxic(end):
+            if not is_amid:
+                await say_goodbye()
+            with pytest.raises(StoreUnavailable):
+                await use(database)
+        assert await ask(database) == 1
+        await database.close()
+    await admin.close()
 
 
 async def test_a_hanging_database_keeps_no_caller_longer_than_its_bound(
