@@ -12,6 +12,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.connections import Connections
+from app.api.resets import tell_reset
 from app.kit.addresses import Network
 
 MAX_HEADER_BYTES: Final = 16 * 1024
@@ -62,8 +63,10 @@ class DeadlineH11(H11Protocol):
                 self._stop_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline together with the connection."""
+        """Forget the deadline together with the connection, and tell whom it concerns that it was reset."""
         self._stop_clock()
+        if isinstance(exc, ConnectionError) and self.cycle is not None:
+            tell_reset(self.scope["state"])
         if self._counted is not None:
             self.connections_held.give_back(self._counted)
             self._counted = None

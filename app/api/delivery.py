@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from app.api.resets import on_reset
 from app.db.engine import StoreUnavailable
 from app.jobs.service import JobService
 from app.kit.telemetry import get_logger
@@ -16,6 +17,8 @@ from app.kit.telemetry import get_logger
 LOG = get_logger(__name__)
 
 T = TypeVar("T")
+
+_under_way: set[asyncio.Future[None]] = set()
 
 
 class HeldAnswer(Response):
@@ -50,6 +53,8 @@ class HeldAnswer(Response):
             gone.cancel()
             note = self._jobs.delivered if is_delivered else self._jobs.cut_off
             await _shielded(noted(note, self._job_id))
+        if is_delivered:
+            on_reset(scope, lambda: _in_background(noted(self._jobs.not_delivered, self._job_id)))
 
 
 def receive_when(gone: asyncio.Future[None]) -> Receive:
@@ -93,6 +98,12 @@ async def _disconnected(receive: Receive) -> None:
     """Return when the client has gone away. The body has been read, so nothing else can come."""
     while (await receive())["type"] != "http.disconnect":
         continue
+
+
+def _in_background(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(work)
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
 
 
 async def _shielded(work: Awaitable[None]) -> None:

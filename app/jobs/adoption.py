@@ -23,6 +23,9 @@ _DELIVERED: Final = built_once(
     .where(jobs.c.id.in_(bindparam("job_ids", expanding=True)), jobs.c.delivered_at.is_(None))
     .values(delivered_at=now())
 )
+_NOT_DELIVERED: Final = built_once(
+    update(jobs).where(jobs.c.id == bindparam("job_id")).values(delivered_at=None, waited_until=now())
+)
 _CUT_OFF: Final = built_once(_UNDELIVERED.values(waited_until=now()))
 
 
@@ -84,6 +87,11 @@ async def overtaken_by(
 async def mark_delivered(connection: Connection, job_ids: Sequence[str]) -> None:
     """The clients of these jobs have their answers."""
     await connection.execute(_DELIVERED, {"job_ids": of_few_lengths(job_ids)})
+
+
+async def mark_not_delivered(connection: Connection, job_id: str) -> None:
+    """The client turned out not to have the answer."""
+    await connection.execute(_NOT_DELIVERED, {"job_id": job_id})
 
 
 async def mark_cut_off(connection: Connection, job_id: str) -> None:

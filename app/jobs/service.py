@@ -358,6 +358,11 @@ class JobService:
             await adoption.mark_delivered(connection, job_ids)
         return [None] * len(job_ids)
 
+    async def not_delivered(self, job_id: str) -> None:
+        """Note that an answer which had been sent has not arrived, so that the client's retry may collect it."""
+        async with self._database.single() as connection:
+            await adoption.mark_not_delivered(connection, job_id)
+
     async def cut_off(self, job_id: str) -> None:
         """Note that the client went away before it had the answer, so that its retry may collect it."""
         async with self._database.single() as connection:

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -92,6 +94,29 @@ async def test_a_caller_that_goes_away_in_mid_answer_has_not_got_it(gateway: Gat
         await reader.readexactly(100_000)
         writer.transport.abort()
         assert (await cut_off_noticed(gateway)).delivered_at is None
+
+
+async def test_an_answer_that_was_sent_into_a_reset_has_not_arrived(gateway: Gateway, address: str) -> None:
+    async with connected(address) as (_, writer):
+        writer.write(request_bytes())
+        await gateway.finish_next()
+        await delivery_noted(gateway)
+        raw: socket.socket = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
+        writer.transport.abort()
+        assert (await cut_off_noticed(gateway)).delivered_at is None
+
+
+async def test_a_client_that_has_its_answer_may_hang_up(gateway: Gateway, address: str) -> None:
+    async with connected(address) as (reader, writer):
+        writer.write(request_bytes())
+        await gateway.finish_next()
+        await delivery_noted(gateway)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+        writer.write_eof()
+        assert await reader.read() == b""
+    assert (await the_job(gateway)).delivered_at is not None
 
 
 async def test_a_large_answer_arrives_whole(gateway: Gateway, address: str) -> None:
