@@ -193,16 +193,17 @@ class Submissions:
         deadline_s, cancel_after_s = admitted.deadline_s, submission.cancel_after_s
         if cancel_after_s is not None and cancel_after_s >= deadline_s:
             cancel_after_s = None
-        take = partial(self._allowance.take, terms=terms, in_force=in_force)
+        insert = partial(
+            self._insert,
+            submission,
+            values,
+            deadline_s=deadline_s,
+            cancel_after_s=cancel_after_s,
+            take=partial(self._allowance.take, terms=terms, in_force=in_force),
+            witness=witness,
+        )
         try:
-            submitted = await self._insert_surely(
-                submission,
-                values,
-                deadline_s=deadline_s,
-                cancel_after_s=cancel_after_s,
-                take=take,
-                witness=witness,
-            )
+            submitted = await self._insert_surely(submission, insert)
         except GatewayError as exc:
             await self._allowance.give_back_images(taken)
             exc.rates = exc.rates or counted.rates
@@ -214,24 +215,8 @@ class Submissions:
         return replace(submitted, rates=taken.rates)
 
     async def _insert_surely(
-        self,
-        submission: Submission,
-        values: Mapping[str, object],
-        *,
-        deadline_s: float,
-        cancel_after_s: float | None,
-        take: _Take,
-        witness: Witness[Job],
+        self, submission: Submission, insert: Callable[[], Awaitable[Submitted | None]]
     ) -> Submitted:
-        insert = partial(
-            self._insert,
-            submission,
-            values,
-            deadline_s=deadline_s,
-            cancel_after_s=cancel_after_s,
-            take=take,
-            witness=witness,
-        )
         while True:
             submitted = await _surely(insert)
             if submitted is not None:

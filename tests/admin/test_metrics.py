@@ -221,11 +221,11 @@ async def test_looks_are_shared_by_those_who_ask_within_seconds(
 
 
 async def test_a_process_tells_of_itself(office: Office) -> None:
-    await asyncio.sleep(0.6)
     told = await scrape(office.admin)
+    while not told.value("darkroom_event_loop_lag_seconds_count"):  # it is measured twice a second
+        told = await scrape(office.admin)
     assert told.value("darkroom_build_info") == 1
     assert (told.value("process_resident_memory_bytes") or 0) > 1_000_000
-    assert (told.value("darkroom_event_loop_lag_seconds_count") or 0) >= 1
     assert (told.value("darkroom_storage_free_bytes") or 0) > 0
     assert told.value("darkroom_redis_up") is None
 
